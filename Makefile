@@ -1,0 +1,51 @@
+# Every target sets up its own environment in .venv first: with uv where it is installed, else with venv and pip.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# A study of one's own; the kept one is studies/digits.
+STUDY := studies/digits-mine
+
+.DEFAULT_GOAL := help
+.PHONY: help search setup test test-all check lint clean
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Another interpreter than python3: make PYTHON=python3.12 ..."
+
+search: setup ## Run the digits study, search to verdict, or go on where it stopped
+	$(BIN)/filter-search run configs/digits.yaml --out $(STUDY) --resume
+
+setup: .venv/.installed ## Set up the environment in .venv
+
+test: setup ## Run the tests, fast and integration
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup ## Run every test, whole studies too
+	$(BIN)/python -m pytest
+
+check: lint ## Run what a change must pass: lint, then the tests with coverage
+	$(BIN)/python -m pytest -m "not slow" --cov=search
+
+lint: setup ## Check format, lint, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean: ## Remove the environment and all caches; studies stay
+	rm -rf .venv .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	find search tests -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "$(PYTHON) is not Python 3.11 or newer, which this project needs; name one that is:" \
+	    "make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Setting up .venv, once; on Linux this downloads PyTorch with CUDA, some 3 GB."
+	@if command -v uv >/dev/null; then \
+	  { [ -x $(BIN)/python ] || { rm -rf .venv && uv venv --python "$(PYTHON)" .venv; }; } && \
+	  uv pip install --python $(BIN)/python --editable '.[dev]'; \
+	else \
+	  { [ -x $(BIN)/pip ] || { rm -rf .venv && "$(PYTHON)" -m venv .venv; }; } && \
+	  $(BIN)/python -m pip install --disable-pip-version-check --editable '.[dev]'; \
+	fi
+	@touch $@
