@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.cost import COST_NAMES, Budget, Costs, QuadraticCost
+
+names = st.sampled_from(COST_NAMES)
+
+
+@given(names, st.integers(1, 10**29))
+def test_a_budget_reads_back(cost, limit):
+    budget = Budget(cost, limit)
+    assert Budget.parse(str(budget)) == budget
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("params <= 1500", 1500),
+        ("params<=1_500", 1500),
+        ("params <= 1,500,000", 1_500_000),
+        ("macs <= 40k", 40_000),
+        ("macs <= 1.5M", 1_500_000),
+        ("macs <= 0.3 G", 300_000_000),
+        ("memory <= 2 MiB", 2**21),
+        ("memory <= 100 B", 100),
+        ("  activations  <=  7 ", 7),
+        ("params <= 9007199254740993", 2**53 + 1),  # a float would lose the last digit
+    ],
+)
+def test_limits_have_units(text, limit):
+    assert Budget.parse(text).limit == limit
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "params 1500",
+        "params < 1500",
+        "flops <= 1500",
+        "params <= ",
+        "params <= 1,5k",
+        "params <= 2 MiB",
+        "memory <= 2 MB",
+        "params <= 1e6",
+        "params <= ٣",
+        "params <= 1500 1500",
+        "params <= " + "9" * 31,
+    ],
+)
+def test_other_text_is_no_budget(text):
+    with pytest.raises(ValueError, match="is no budget; write COST <= LIMIT"):
+        Budget.parse(text)
+
+
+@pytest.mark.parametrize("text", ["params <= 0", "params <= -5", "macs <= 0.4", "memory <= -2 MiB"])
+def test_a_budget_allows_something(text):
+    with pytest.raises(ValueError, match="allows nothing; a budget's limit is at least 1"):
+        Budget.parse(text)
+
+
+def test_a_budget_names_a_folder():
+    assert Budget("params", 1500).folder == "params-1500"
+
+
+@pytest.mark.parametrize("name", COST_NAMES)
+def test_a_budget_admits_up_to_its_limit_of_its_own_cost(name):
+    costs = Costs(params=10, macs=20, activations=30, memory=40)
+    assert costs[name] == getattr(costs, name)
+    assert Budget(name, costs[name]).admits(costs)
+    assert not Budget(name, costs[name] - 1).admits(costs)
+
+
+# By hand: one-channel images, three stages of a 3x3 convolution without bias and batch norm, linear head, ten classes.
+DIGITS_PARAMS = QuadraticCost(constant=10, linear=(11, 2, 12), quadratic=((0, 9, 0), (0, 0, 9), (0, 0, 0)))
+
+
+def test_a_quadratic_cost_is_the_formula():
+    assert DIGITS_PARAMS((4, 7, 15)) == 9 * 4 + 2 * 4 + 9 * 4 * 7 + 2 * 7 + 9 * 7 * 15 + 2 * 15 + 10 * 15 + 10 == 1445
+    assert DIGITS_PARAMS((8, 8, 8)) == 1362
+
+
+small = st.integers(0, 1000)
+
+
+@given(
+    small,
+    st.tuples(small, small, small),
+    st.tuples(*[st.tuples(small, small, small)] * 3),
+    st.lists(st.tuples(*[st.integers(1, 2**20)] * 3), max_size=20),
+)
+def test_a_whole_space_costs_what_its_schedules_cost(constant, linear, quadratic, schedules):
+    upper = tuple(tuple(value if j >= i else 0 for j, value in enumerate(row)) for i, row in enumerate(quadratic))
+    cost = QuadraticCost(constant, linear, upper)
+    table = cost.table(np.array(schedules, dtype=np.int64).reshape(-1, 3))
+    assert table.tolist() == [cost(schedule) for schedule in schedules]
+
+
+def test_sizes_beyond_64_bits_are_exact_alone_and_refused_in_bulk():
+    huge = 2**40
+    assert DIGITS_PARAMS((huge, huge, huge)) == 18 * huge**2 + 25 * huge + 10
+    with pytest.raises(OverflowError, match="beyond 2\\^62; bound the filters"):
+        DIGITS_PARAMS.table(np.array([[huge, huge, huge]]))
