@@ -1,0 +1,290 @@
+"""The typed configuration: one frozen value a whole study runs from.
+
+Owns fields, ranges and the checks that need no network. Reading files is the business of `configfile`. A field is
+either semantic (it decides results; a resume must not change it) or operational: all under `compute`.
+"""
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
+
+from search.cost import Budget
+from search.rules import Rule
+
+LARGEST_FILTERS = 2**40
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def _parse_budget(value: object) -> Budget:
+    if isinstance(value, Budget):
+        return value
+    if not isinstance(value, str):
+        msg = f"a budget is text such as 'params <= 1500', not {value!r}"
+        raise ValueError(msg)  # no TypeError: pydantic collects ValueError only
+    return Budget.parse(value)
+
+
+def _parse_rule(value: object) -> Rule:
+    return value if isinstance(value, Rule) else Rule.parse(str(value))
+
+
+def _text(example: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "examples": [example]})
+
+
+BudgetText = Annotated[Budget, PlainValidator(_parse_budget), PlainSerializer(str), _text("params <= 1500")]
+RuleText = Annotated[Rule, PlainValidator(_parse_rule), PlainSerializer(str), _text("geometric(2.5)")]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Frozen; unknown keys and numbers that are not finite are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Where images come from and how they are split."""
+
+    source: Literal["digits"] = Field(
+        "digits", description="Data set; digits are the 1,797 8x8 images that scikit-learn ships."
+    )
+    test_fraction: float = Field(
+        0.3, gt=0, lt=1, description="Share of all images in the test split, never searched on."
+    )
+    validation_fraction: float = Field(
+        0.2, gt=0, lt=1, description="Share of all images the search is scored on; the rest trains."
+    )
+    split_seed: int = Field(0, ge=0, description="Settles the test split for the study's life.")
+    redraw_validation: bool = Field(
+        True,
+        description="Draw training and validation anew for every seed, so no search score rests on one lucky draw.",
+    )
+
+    @model_validator(mode="after")
+    def _leave_images_to_train(self) -> Self:
+        if self.test_fraction + self.validation_fraction >= 1:
+            msg = (
+                f"test_fraction {self.test_fraction} and validation_fraction {self.validation_fraction} leave no "
+                "training images; their sum must be below 1"
+            )
+            raise ValueError(msg)
+        return self
+
+
+class NetworkConfig(Section):
+    """The network family whose stages get their filters from the schedule."""
+
+    family: Literal["plain"] = Field(
+        "plain", description="plain: 3x3 convolution, batch norm, ReLU; 2x2 max pooling between stages; linear head."
+    )
+    blocks_per_stage: int = Field(1, ge=1, le=16, description="Convolutions per stage; 2 gives a VGG.")
+
+
+class StageConfig(Section):
+    """The range of one stage's filters."""
+
+    low: Positive = Field(2, description="Fewest filters.")
+    high: Positive | Literal["combinations"] = Field(
+        64,
+        description="Most filters; `combinations` means 2^c-1, where c is the most of the stage before.",
+    )
+    scale: Literal["log", "linear"] = Field("log", description="How the sampler spreads its proposals.")
+
+
+class FiltersConfig(Section):
+    """The space: one range per stage."""
+
+    multiple: Positive = Field(1, le=1024, description="Filters come in multiples of this.")
+    stages: tuple[StageConfig, ...] = Field(
+        (StageConfig(), StageConfig(), StageConfig()), min_length=1, max_length=12, description="First stage first."
+    )
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> Self:
+        for number, (low, high) in enumerate(self.ranges(), start=1):
+            if high > LARGEST_FILTERS:
+                msg = f"stage {number} reaches {high} filters; at most {LARGEST_FILTERS} can be priced: lower its high"
+                raise ValueError(msg)
+            if low > high:
+                msg = (
+                    f"stage {number} has low {low} above high {high}; low must not exceed high, so swap or widen them"
+                )
+                raise ValueError(msg)
+            if -(-low // self.multiple) > high // self.multiple:
+                msg = (
+                    f"stage {number} has no multiple of {self.multiple} from low {low} to high {high}; widen the range"
+                )
+                raise ValueError(msg)
+        return self
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Fewest and most filters of each stage, `combinations` worked out.
+
+        Raises:
+            ValueError: The first stage asks for combinations of a stage before it.
+        """
+        ranges: list[tuple[int, int]] = []
+        for number, stage in enumerate(self.stages, start=1):
+            if stage.high == "combinations":
+                if not ranges:
+                    msg = "stage 1 has no stage before it to combine; give its high as a number"
+                    raise ValueError(msg)
+                before = ranges[-1][1]
+                if before > 40:
+                    msg = f"stage {number} reaches 2^{before}-1 filters; lower the high of the stage before it to 40"
+                    raise ValueError(msg)
+                ranges.append((stage.low, 2**before - 1))
+            else:
+                ranges.append((stage.low, stage.high))
+        return ranges
+
+
+class RulesConfig(Section):
+    """Which rules are judged, and which compete with them."""
+
+    judged: tuple[RuleText, ...] = Field(
+        (Rule("doubling"),), min_length=1, description="Rules that get a verdict under every budget."
+    )
+    compared: tuple[RuleText, ...] = Field(
+        tuple(
+            Rule.parse(text)
+            for text in ("uniform", "geometric(1.5)", "geometric(2.5)", "linear", "reverse", "hump", "combinations(5)")
+        ),
+        description="Other rules, fitted to every budget and tried first.",
+    )
+
+
+class TrainingConfig(Section):
+    """The recipe every candidate gets: AdamW under a one-cycle schedule."""
+
+    epochs: Positive = Field(15, le=100_000, description="Epochs of a trial and of a confirmation run.")
+    full_epochs: Positive = Field(60, le=100_000, description="Epochs of `filter-search train`.")
+    batch_size: int = Field(
+        64, ge=2, le=2**20, description="Images per step; predicted training memory is for this many."
+    )
+    learning_rate: float = Field(0.05, gt=0, le=10, description="Peak of the one-cycle schedule.")
+    weight_decay: float = Field(0.01, ge=0, le=10, description="AdamW's decoupled weight decay.")
+
+
+class SearchConfig(Section):
+    """How many candidates are tried, how they are proposed and what a trial's value is."""
+
+    objective: Literal["constrained", "weighted", "pareto"] = Field(
+        "constrained",
+        description="constrained: accuracy within the budget aimed at; weighted: accuracy minus what params and "
+        "memory weigh; pareto: accuracy, params and memory at once.",
+    )
+    params_weight: float = Field(
+        0.005, ge=0, le=1, description="Accuracy (a fraction) one pays for halving the parameters; weighted objective."
+    )
+    memory_weight: float = Field(
+        0.005, ge=0, le=1, description="Accuracy (a fraction) one pays for halving the memory; weighted objective."
+    )
+    sampler: Literal["band", "tpe"] = Field(
+        "band", description="band: a random shape scaled until it just fits the budget aimed at; tpe: Optuna's."
+    )
+    pruner: Literal["none", "median"] = Field("none", description="Optuna's pruner; not with the pareto objective.")
+    trials: Positive = Field(64, le=1_000_000, description="Finished trials the search ends with.")
+    seeds_per_trial: int = Field(4, ge=1, le=64, description="Runs of each trial, trained in one pass where possible.")
+
+    @model_validator(mode="after")
+    def _prune_one_objective_only(self) -> Self:
+        if self.objective == "pareto" and self.pruner != "none":
+            msg = "pruner median needs one objective, and pareto has three; set pruner: none"
+            raise ValueError(msg)
+        return self
+
+
+class ConfirmConfig(Section):
+    """How the verdict is reached; fixed before the first run."""
+
+    margin: float = Field(0.005, gt=0, lt=0.5, description="Regret (a fraction) one is willing to call nothing.")
+    confidence: float = Field(
+        0.95,
+        ge=0.5,
+        lt=1,
+        description="Confidence of each verdict and its intervals, over all looks together.",
+    )
+    looks: tuple[Positive, ...] = Field(
+        (16, 32, 64, 128),
+        min_length=1,
+        max_length=16,
+        description="Runs per schedule at which the verdict is looked at; they rise, from 2 runs or more.",
+    )
+    challengers: int = Field(4, ge=1, le=32, description="At most so many schedules are confirmed against a rule.")
+
+    @model_validator(mode="after")
+    def _looks_rise(self) -> Self:
+        if self.looks[0] < 2 or any(a >= b for a, b in zip(self.looks, self.looks[1:], strict=False)):
+            msg = f"looks {list(self.looks)} must rise and start at 2 runs or more, such as [16, 32, 64, 128]"
+            raise ValueError(msg)
+        return self
+
+
+class ComputeConfig(Section):
+    """Operational: may change between a run and its resume."""
+
+    workers: Positive | Literal["auto"] = Field(
+        "auto", description="Local processes; auto: one per core on a CPU, one on a GPU."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where networks train; auto: CUDA where a GPU is found, else the CPU."
+    )
+    max_wall_hours: float | None = Field(
+        None, gt=0, description="Stop cleanly after so long, and --resume goes on; null: no limit."
+    )
+
+
+class StudyConfig(Section):
+    """Everything a study runs from."""
+
+    name: str = Field(
+        "digits", description="The study's name, and its folder below studies/ unless --out says otherwise."
+    )
+    question: str = Field(
+        "Is doubling the filters at every stage near-optimal?",
+        max_length=500,
+        description="What the study is to answer; the report opens with it.",
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Settles every random choice of the study.")
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig()
+    filters: FiltersConfig = FiltersConfig()
+    budgets: tuple[BudgetText, ...] = Field(
+        (Budget("params", 1500), Budget("macs", 40_000), Budget("activations", 500)),
+        min_length=1,
+        max_length=32,
+        description="Limits on params, macs, activations (for one image) or memory (bytes while training, or KiB, "
+        "MiB, GiB). Every budget gets its own verdict.",
+    )
+    rules: RulesConfig = RulesConfig()
+    training: TrainingConfig = TrainingConfig()
+    search: SearchConfig = SearchConfig()
+    confirm: ConfirmConfig = ConfirmConfig()
+    compute: ComputeConfig = ComputeConfig()
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Self:
+        if not _NAME.fullmatch(self.name):
+            msg = (
+                f"name {self.name!r} must be at most 64 letters, digits, '.', '_' or '-' and start with a letter or "
+                "digit; it is no path: --out names the folder"
+            )
+            raise ValueError(msg)
+        for what, values in (("budgets", self.budgets), ("rules", self.rules.judged + self.rules.compared)):
+            if len(set(values)) < len(values):
+                msg = f"{what} names one twice: {', '.join(map(str, values))}; each counts once"
+                raise ValueError(msg)
+        return self
+
+    def semantic(self) -> dict[str, Any]:
+        """The part that decides results: all but `compute`, as plain values."""
+        return self.model_dump(mode="json", exclude={"compute"})
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the semantic part."""
+        return hashlib.sha256(json.dumps(self.semantic(), sort_keys=True).encode()).hexdigest()

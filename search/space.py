@@ -1,0 +1,157 @@
+"""The space: which schedules may be sampled, as independent ranges of whole multiples.
+
+A dimension is the number of multiples, from `low` to `high`: an index into the grid of allowed filters that stays
+fixed however far the second stage reaches, and that Optuna can spread by its logarithm.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.config import FiltersConfig
+from search.cost import Budget, CostModel
+from search.errors import ConfigError
+from search.rules import largest_within, round_to_multiple
+from search.schedule import FilterSchedule
+
+_LARGEST_ENUMERATION = 300_000
+
+
+@dataclass(frozen=True)
+class Range:
+    """One stage's multiples, `low` to `high` inclusive."""
+
+    low: int
+    high: int
+    scale: Literal["log", "linear"]
+
+
+@dataclass(frozen=True)
+class Space:
+    """Every schedule a study may sample.
+
+    Attributes:
+        ranges: Multiples of each stage, first stage first.
+        multiple: Filters of one multiple.
+    """
+
+    ranges: tuple[Range, ...]
+    multiple: int
+
+    @classmethod
+    def of(cls, filters: FiltersConfig) -> Self:
+        """The space a configuration describes."""
+        return cls(
+            tuple(
+                Range(math.ceil(low / filters.multiple), high // filters.multiple, stage.scale)
+                for (low, high), stage in zip(filters.ranges(), filters.stages, strict=True)
+            ),
+            filters.multiple,
+        )
+
+    @property
+    def stages(self) -> int:
+        """Number of stages."""
+        return len(self.ranges)
+
+    @property
+    def size(self) -> int:
+        """How many schedules there are."""
+        return math.prod(r.high - r.low + 1 for r in self.ranges)
+
+    @property
+    def smallest(self) -> FilterSchedule:
+        """Every stage at its fewest filters."""
+        return FilterSchedule(tuple(r.low * self.multiple for r in self.ranges))
+
+    @property
+    def largest(self) -> FilterSchedule:
+        """Every stage at its most filters."""
+        return FilterSchedule(tuple(r.high * self.multiple for r in self.ranges))
+
+    def __contains__(self, schedule: FilterSchedule) -> bool:
+        return len(schedule) == self.stages and all(
+            f % self.multiple == 0 and r.low <= f // self.multiple <= r.high
+            for f, r in zip(schedule.filters, self.ranges, strict=True)
+        )
+
+    def dimensions(self) -> Iterator[tuple[str, Range]]:
+        """The sampler's dimensions by name, `stage_1` first."""
+        return ((f"stage_{number}", stage) for number, stage in enumerate(self.ranges, start=1))
+
+    def params(self, schedule: FilterSchedule) -> dict[str, int]:
+        """A schedule as the sampler's dimensions, in multiples."""
+        return {
+            name: filters // self.multiple
+            for (name, _), filters in zip(self.dimensions(), schedule.filters, strict=True)
+        }
+
+    def propose(self, budget: Budget, cost_model: CostModel, rng: np.random.Generator) -> FilterSchedule:
+        """A random shape, scaled until it just fits the budget.
+
+        The shape is drawn from the ranges (by logarithm where configured); the scaled schedule is clipped to them.
+
+        Raises:
+            ConfigError: Even the smallest schedule of the space breaks the budget.
+        """
+        shape = [
+            math.exp(rng.uniform(math.log(r.low), math.log(r.high)))
+            if r.scale == "log"
+            else rng.uniform(r.low, r.high)
+            for r in self.ranges
+        ]
+
+        def scaled(base: float) -> FilterSchedule:
+            return FilterSchedule(
+                tuple(
+                    round_to_multiple(min(max(width * base, r.low), r.high) * self.multiple, self.multiple)
+                    for width, r in zip(shape, self.ranges, strict=True)
+                )
+            )
+
+        schedule = largest_within(scaled, budget, cost_model)
+        if schedule is None:
+            raise ConfigError(no_schedule_message(self, budget, cost_model))
+        return schedule
+
+    def within(
+        self, budget: Budget, cost_model: CostModel, rng: np.random.Generator, at_most: int = 4_000
+    ) -> NDArray[np.int64]:
+        """Schedules within the budget: all of them where the space can be enumerated, else random proposals.
+
+        Returns:
+            Filters, shape `(n_schedules, n_stages)`, in lexicographic order, without repeats.
+        """
+        bounded = [min(r.high, self._most(stage, budget, cost_model)) for stage, r in enumerate(self.ranges)]
+        if any(high < r.low for high, r in zip(bounded, self.ranges, strict=True)):
+            return np.empty((0, self.stages), np.int64)
+        if math.prod(high - r.low + 1 for high, r in zip(bounded, self.ranges, strict=True)) <= _LARGEST_ENUMERATION:
+            axes = [np.arange(r.low, high + 1) for high, r in zip(bounded, self.ranges, strict=True)]
+            grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, self.stages) * self.multiple
+            return np.asarray(grid[cost_model.table(grid, budget.cost) <= budget.limit])
+        drawn = [self.propose(budget, cost_model, rng).filters for _ in range(at_most)]
+        return np.unique(np.array(drawn, np.int64), axis=0)
+
+    def _most(self, stage: int, budget: Budget, cost_model: CostModel) -> int:
+        """The most multiples of one stage that fit the budget while every other stage is at its fewest."""
+
+        def grown(base: float) -> FilterSchedule:
+            filters = list(self.smallest.filters)
+            filters[stage] = round_to_multiple(max(base, self.ranges[stage].low) * self.multiple, self.multiple)
+            return FilterSchedule(tuple(filters))
+
+        best = largest_within(grown, budget, cost_model)
+        return best.filters[stage] // self.multiple if best else 0
+
+
+def no_schedule_message(space: Space, budget: Budget, cost_model: CostModel) -> str:
+    """What to say of a budget that no schedule of the space meets."""
+    least = cost_model.costs(space.smallest)[budget.cost]
+    return (
+        f"budget {budget} admits no schedule: the smallest, {space.smallest}, costs {least}; "
+        f"allow at least {least} or lower the stages' low"
+    )

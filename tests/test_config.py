@@ -1,0 +1,147 @@
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from search.config import (
+    ComputeConfig,
+    ConfirmConfig,
+    FiltersConfig,
+    RulesConfig,
+    SearchConfig,
+    Section,
+    StageConfig,
+    StudyConfig,
+)
+from search.cost import Budget
+from search.rules import Rule
+
+
+def sections(model):
+    """The model and every section below it."""
+    yield model
+    for field in model.model_fields.values():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from sections(inner)
+
+
+MODELS = [*sections(StudyConfig), StageConfig]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_every_field_has_a_description_and_a_default(model):
+    for name, field in model.model_fields.items():
+        assert not field.is_required(), name
+        section = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        assert field.annotation.__doc__ if section else field.description, name
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_every_section_is_frozen_and_refuses_unknown_keys(model):
+    assert issubclass(model, Section)
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(model(), next(iter(model.model_fields)), None)
+    with pytest.raises(ValidationError, match="not permitted"):
+        model.model_validate({"unknown": 1})
+
+
+def test_the_plain_form_reads_back():
+    config = StudyConfig(
+        budgets=(Budget("memory", 2**20),), rules=RulesConfig(judged=(Rule("geometric", 2.5),), compared=())
+    )
+    assert StudyConfig.model_validate_json(config.model_dump_json()) == config
+    assert config.model_dump(mode="json")["budgets"] == ["memory <= 1048576"]
+    assert config.model_dump(mode="json")["rules"]["judged"] == ["geometric(2.5)"]
+
+
+def test_only_what_decides_results_has_a_fingerprint():
+    config = StudyConfig()
+    other_machine = config.model_copy(update={"compute": ComputeConfig(workers=7, device="cpu", max_wall_hours=2)})
+    other_margin = config.model_copy(update={"confirm": ConfirmConfig(margin=0.01)})
+    assert config.fingerprint() == other_machine.fingerprint()
+    assert config.fingerprint() != other_margin.fingerprint()
+    assert config.semantic().keys() == StudyConfig.model_fields.keys() - {"compute"}
+
+
+@pytest.mark.parametrize(
+    "name", ["../etc/x", "a/b", "/a", "a\\b", "", ".", "..", ".hidden", "-x", "a b", "a" * 65, "a\n"]
+)
+def test_a_name_is_no_path(name):
+    with pytest.raises(ValidationError, match="it is no path"):
+        StudyConfig(name=name)
+
+
+@pytest.mark.parametrize("name", ["digits", "2026-11_a.b", "a" * 64])
+def test_plain_names_are_names(name):
+    assert StudyConfig(name=name).name == name
+
+
+@pytest.mark.parametrize(
+    ("stages", "ranges"),
+    [
+        ([{}], [(2, 64)]),
+        ([{"low": 4, "high": 4}], [(4, 4)]),
+        ([{"high": 5}, {"high": "combinations"}, {"high": 9}], [(2, 5), (2, 31), (2, 9)]),
+        ([{"high": 3}, {"high": "combinations"}, {"high": "combinations"}], [(2, 3), (2, 7), (2, 127)]),
+        ([{"high": 40}, {"high": "combinations"}], [(2, 40), (2, 2**40 - 1)]),
+    ],
+)
+def test_combinations_are_worked_out(stages, ranges):
+    assert FiltersConfig.model_validate({"stages": stages}).ranges() == ranges
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ({"stages": [{"low": 9, "high": 3}]}, "stage 1 has low 9 above high 3"),
+        ({"stages": [{}, {"low": 65}]}, "stage 2 has low 65 above high 64"),
+        ({"stages": [{"low": 9, "high": 15}], "multiple": 8}, "stage 1 has no multiple of 8 from low 9 to high 15"),
+        ({"stages": [{"high": "combinations"}]}, "stage 1 has no stage before it"),
+        ({"stages": [{"high": 41}, {"high": "combinations"}]}, "stage 2 reaches 2\\^41-1 filters; lower the high"),
+        ({"stages": [{"high": 2**40 + 1}]}, "stage 1 reaches 1099511627777 filters"),
+        ({"stages": []}, "at least 1 item"),
+        ({"stages": [{}] * 13}, "at most 12 items"),
+        ({"stages": [{"low": 0}]}, "greater than or equal to 1"),
+        ({"multiple": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_ranges_nothing_lies_in_are_refused(filters, message):
+    with pytest.raises(ValidationError, match=message):
+        FiltersConfig.model_validate(filters)
+
+
+@pytest.mark.parametrize("looks", [(1, 2), (16, 16), (32, 16)])
+def test_looks_rise_from_two(looks):
+    with pytest.raises(ValidationError, match="must rise and start at 2 runs or more"):
+        ConfirmConfig(looks=looks)
+
+
+@pytest.mark.parametrize("margin", [0, -0.1, 0.5, float("nan"), float("inf")])
+def test_a_margin_is_a_small_fraction(margin):
+    with pytest.raises(ValidationError, match="margin"):
+        ConfirmConfig(margin=margin)
+
+
+def test_pruning_needs_one_objective():
+    with pytest.raises(ValidationError, match="set pruner: none"):
+        SearchConfig(objective="pareto", pruner="median")
+    assert SearchConfig(objective="pareto", pruner="none").objective == "pareto"
+
+
+def test_training_images_remain():
+    with pytest.raises(ValidationError, match="leave no training images"):
+        StudyConfig.model_validate({"data": {"test_fraction": 0.6, "validation_fraction": 0.4}})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"budgets": ["params <= 9", "params <= 9"]}, "budgets names one twice"),
+        ({"rules": {"judged": ["uniform"]}}, "rules names one twice"),
+        ({"budgets": ["params <= 0"]}, "allows nothing"),
+        ({"budgets": [5]}, "a budget is text such as"),
+        ({"rules": {"judged": [5]}}, "'5' is no rule"),
+    ],
+)
+def test_budgets_and_rules_are_read_and_differ(change, message):
+    with pytest.raises(ValidationError, match=message):
+        StudyConfig.model_validate(change)
