@@ -1,0 +1,394 @@
+"""Trains a candidate: where a score is computed.
+
+Owns the recipe (AdamW under a one-cycle schedule), the loop and what counts as a failure. Knows nothing of storage,
+budgets or statistics. Each run is settled by its seed alone: initialisation, data order and split come from it, and
+torch's and numpy's global generators are neither read nor moved.
+
+Dimension legend: b batch, k replicas, c channels, h height, w width, n classes.
+"""
+
+import gc
+import logging
+import math
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined] # re-exported
+from pytorch_lightning.utilities.warnings import PossibleUserWarning  # type: ignore[attr-defined] # re-exported
+from torch import Tensor, nn
+from torch.nn import functional
+
+from search.config import NetworkConfig, TrainingConfig
+from search.data import ImageData, Splits
+from search.errors import ConfigError
+from search.evaluate import Failed, Fidelity, OnEpoch, Run, Scored, Split
+from search.networks import build
+from search.replicas import Replicas, SeparateReplicas, fuse
+from search.schedule import FilterSchedule
+
+_ORDER_STREAM = 4
+"""First word of the data order's entropy; `data` uses 1 to 3, so no draw shares a stream with another."""
+
+
+def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device to train on; `auto` takes the GPU where there is one.
+
+    Raises:
+        ConfigError: `cuda` was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        msg = (
+            "compute.device is cuda, but torch sees no CUDA device; set it to cpu or auto, or repair driver and torch"
+        )
+        raise ConfigError(msg)
+    use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    return torch.device("cuda", torch.cuda.current_device()) if use_cuda else torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class _ReplicaImages:
+    """The data set on the device, seen by each replica through its own normalisation.
+
+    Attributes:
+        images: `(n_images, c, h, w)`, as stored.
+        labels: `(n_images,)`.
+        mean: Of each replica's training images, `(k, c, 1, 1)`.
+        deviation: Likewise.
+    """
+
+    images: Tensor
+    labels: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images `(b, k, c, h, w)` and labels `(b, k)` at indices `(b, k)`."""
+        images = self.images[indices].float()
+        return images.sub_(self.mean).div_(self.deviation), self.labels[indices]
+
+
+@dataclass(frozen=True)
+class _Score:
+    """Of every replica: per image whether it is right `(n_images, k)`, and the mean loss `(k,)`."""
+
+    correct: NDArray[np.bool_]
+    loss: NDArray[np.float64]
+
+    def mean_accuracy(self) -> float:
+        """Over the replicas whose loss is finite; NaN without one."""
+        finite = np.isfinite(self.loss)
+        return float(self.correct[:, finite].mean()) if finite.any() else math.nan
+
+
+def _replica_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of every image and replica, in nats: logits `(b, k, n)` and labels `(b, k)` to `(b, k)`."""
+    losses = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    return losses.view(labels.shape)
+
+
+class ReplicaTraining(pl.LightningModule):
+    """One candidate's replicas in training; one `training_step` is a whole epoch.
+
+    A step of a tiny network costs less than Lightning's bookkeeping around it (0.25 ms), hence the epoch as the unit
+    and manual optimisation. Each epoch every replica visits its own images in its own order, in batches of exactly
+    `batch_size`; the images left over are dropped, others every epoch. Fewer images than that make one batch.
+
+    Args:
+        network: The replicas.
+        images: What they see.
+        training: Indices of each replica's training images, `(n_images, k)`.
+        scored: Indices of the images the trained replicas are scored on, likewise.
+        orders: What shuffles the training images, one generator per replica.
+        recipe: Batch size, peak learning rate, weight decay.
+        epochs: How many are to come; the one-cycle schedule ends with the last.
+        after_epoch: Called with the module after each epoch; True stops.
+
+    Attributes:
+        epochs_done: Epochs trained so far.
+        final: The score once trained.
+    """
+
+    final: _Score
+
+    def __init__(
+        self,
+        network: Replicas,
+        images: _ReplicaImages,
+        training: NDArray[np.int64],
+        scored: NDArray[np.int64],
+        orders: Sequence[np.random.Generator],
+        recipe: TrainingConfig,
+        epochs: int,
+        after_epoch: "Callable[[ReplicaTraining], bool]",
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.network = network
+        self.epochs_done = 0
+        self._diverged: dict[int, int] = {}  # epoch in which a replica's loss ceased to be finite
+        self._images = images
+        self._training = training
+        self._scored = scored
+        self._orders = orders
+        self._recipe = recipe
+        self._epochs = epochs
+        self._after_epoch = after_epoch
+        self._batch = min(recipe.batch_size, len(training))
+        self._steps = len(training) // self._batch
+        self._sigterm = signal.getsignal(signal.SIGTERM)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW (Loshchilov 2017, 1711.05101) under the one-cycle schedule (Smith 2017, 1708.07120)."""
+        peak = self._recipe.learning_rate
+        self._optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=peak, weight_decay=self._recipe.weight_decay, fused=True
+        )
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimizer, max_lr=peak, total_steps=self._steps * self._epochs
+        )
+        return self._optimizer
+
+    def on_train_start(self) -> None:
+        """Take SIGTERM back from Lightning, which would end the run and keep the signal from the study's own drain."""
+        if threading.current_thread() is threading.main_thread() and self._sigterm is not None:
+            signal.signal(signal.SIGTERM, self._sigterm)
+
+    def training_step(self, *_: object) -> None:
+        """One epoch of every replica."""
+        order = self._shuffle()
+        total = torch.zeros(self.network.count, device=self.device)
+        for start in range(0, self._steps * self._batch, self._batch):
+            images, labels = self._images.gather(order[start : start + self._batch])
+            losses = _replica_losses(self.network(images), labels).mean(0)
+            self._optimizer.zero_grad()
+            losses.sum().backward()  # type: ignore[no-untyped-call] # a sum, so each replica has the gradients it has alone
+            self._optimizer.step()
+            self._schedule.step()
+            total += losses.detach()
+        self.epochs_done += 1
+        for replica in np.flatnonzero(~torch.isfinite(total).cpu().numpy()):
+            self._diverged.setdefault(int(replica), self.epochs_done)
+
+    def on_train_epoch_end(self) -> None:
+        """Stop when no replica is left to train, or when the caller asks."""
+        if len(self._diverged) == self.network.count or self._after_epoch(self):
+            self.trainer.should_stop = True
+
+    def on_train_end(self) -> None:
+        """Score here, while the weights are on the device: Lightning moves them to the CPU afterwards."""
+        self.final = self.score(self._scored)
+
+    @torch.no_grad()
+    def score(self, indices: NDArray[np.int64]) -> _Score:
+        """How every replica does on its images, `(n_images, k)`, in batches no larger than those it trains on."""
+        self.network.eval()
+        parts: list[tuple[Tensor, Tensor]] = []
+        for start in range(0, len(indices), self._recipe.batch_size):
+            part = torch.from_numpy(indices[start : start + self._recipe.batch_size]).to(self.device)
+            images, labels = self._images.gather(part)
+            logits = self.network(images)
+            parts.append(((logits.argmax(-1) == labels).cpu(), _replica_losses(logits, labels).cpu()))
+        self.network.train()
+        correct, losses = (torch.cat(column) for column in zip(*parts, strict=True))
+        return _Score(correct.numpy(), losses.double().mean(0).numpy())
+
+    def divergence(self, replica: int) -> str | None:
+        """Why a trained replica has no score; None where it has one."""
+        if replica in self._diverged:
+            return f"training loss not finite in epoch {self._diverged[replica]} of {self._epochs}"
+        loss = self.final.loss[replica]
+        return None if np.isfinite(loss) else f"loss {loss} after {self.epochs_done} epochs"
+
+    def _shuffle(self) -> Tensor:
+        """Every replica's training indices in a fresh order, `(n_images, k)`."""
+        columns = [order.permutation(column) for order, column in zip(self._orders, self._training.T, strict=True)]
+        return torch.from_numpy(np.stack(columns, axis=1)).to(self.device)
+
+
+class TrainingEvaluator:
+    """Scores candidates by training them; implements `search.evaluate.Evaluate`.
+
+    All seeds of a call train in one pass. A seed gives the same run alone or among others up to rounding; bit for bit
+    it is the same only among as many seeds, on the same hardware with as many threads, because kernels of another
+    width sum in another order.
+
+    Args:
+        network: The family.
+        training: The recipe.
+        data: All images; moved to the device once, here.
+        splits: Which of them test, validate and train.
+        device: Where to train.
+    """
+
+    def __init__(
+        self, network: NetworkConfig, training: TrainingConfig, data: ImageData, splits: Splits, device: torch.device
+    ) -> None:
+        self._network = network
+        self._recipe = training
+        self._data = data
+        self._splits = splits
+        self._device = device
+        self._images = torch.from_numpy(data.images).to(device)
+        self._labels = torch.from_numpy(data.labels).to(device)
+
+    def __call__(
+        self,
+        schedule: FilterSchedule,
+        seeds: Sequence[int],
+        fidelity: Fidelity,
+        score_on: Split,
+        on_epoch: OnEpoch | None = None,
+        keep_weights: bool = False,
+    ) -> list[Run]:
+        """See `search.evaluate.Evaluate`."""
+        started = time.perf_counter()
+        baseline = self._start_peak()
+        try:
+            module = self._train(schedule, seeds, fidelity, score_on, on_epoch)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            module, detail = None, f"{schedule} with {len(seeds)} seeds in one pass: {str(error).splitlines()[0]}"
+        seconds = (time.perf_counter() - started) / len(seeds)
+        if module is None:
+            # here, not in the handler: until it ends, its traceback holds the tensors that did fit
+            gc.collect()
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            return [Failed(seed, "oom", detail, seconds) for seed in seeds]
+        peak = None if baseline is None else torch.cuda.max_memory_allocated(self._device) - baseline
+        runs: list[Run] = []
+        for replica, seed in enumerate(seeds):
+            if divergence := module.divergence(replica):
+                runs.append(Failed(seed, "diverged", divergence, seconds))
+                continue
+            correct = np.ascontiguousarray(module.final.correct[:, replica])
+            loss = float(module.final.loss[replica])
+            weights = module.network.state_dict_of(replica) if keep_weights else None
+            runs.append(Scored(seed, float(correct.mean()), loss, correct, module.epochs_done, seconds, peak, weights))
+        return runs
+
+    def _train(
+        self,
+        schedule: FilterSchedule,
+        seeds: Sequence[int],
+        fidelity: Fidelity,
+        score_on: Split,
+        on_epoch: OnEpoch | None,
+    ) -> ReplicaTraining:
+        splits = [self._splits.train_validation(seed) for seed in seeds]
+        training = np.stack([split.training for split in splits], axis=1)
+        validation = np.stack([split.validation for split in splits], axis=1)
+        test = np.repeat(self._splits.test[:, None], len(seeds), axis=1)
+
+        def after_epoch(module: ReplicaTraining) -> bool:
+            return on_epoch is not None and on_epoch(module.epochs_done, module.score(validation).mean_accuracy())
+
+        module = ReplicaTraining(
+            self._build(schedule, seeds),
+            self._see(training),
+            training,
+            validation if score_on == "validation" else test,
+            [np.random.default_rng((_ORDER_STREAM, seed)) for seed in seeds],
+            self._recipe,
+            fidelity.epochs,
+            after_epoch,
+        )
+        _fit(module, fidelity.epochs, self._device)
+        return module
+
+    def _build(self, schedule: FilterSchedule, seeds: Sequence[int]) -> Replicas:
+        networks = [self._initialise(schedule, seed) for seed in seeds]
+        replicas: Replicas = fuse(networks) or SeparateReplicas(networks)
+        return replicas.to(memory_format=torch.channels_last)
+
+    def _initialise(self, schedule: FilterSchedule, seed: int) -> nn.Module:
+        """The network of one seed, drawn on the CPU so that it is the same for every device."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs as well
+            return build(self._network, schedule, self._data.image_shape[0], self._data.classes)
+
+    def _see(self, training: NDArray[np.int64]) -> _ReplicaImages:
+        """The images as replicas with these training images, `(n_images, k)`, normalise them."""
+        moments = [self._data.normalisation(indices) for indices in training.T]
+        mean, deviation = (
+            torch.from_numpy(np.stack(moment)).to(self._device)[:, :, None, None]
+            for moment in zip(*moments, strict=True)
+        )
+        return _ReplicaImages(self._images, self._labels, mean, deviation)
+
+    def _start_peak(self) -> int | None:
+        """Bytes allocated on the GPU before a pass, its peak counter reset; None where memory is not measured."""
+        if self._device.type != "cuda":
+            return None
+        torch.cuda.reset_peak_memory_stats(self._device)
+        return torch.cuda.memory_allocated(self._device)
+
+
+def _fit(module: ReplicaTraining, epochs: int, device: torch.device) -> None:
+    """Train in place under a Trainer that logs, saves and shows nothing.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, which Lightning turns into SystemExit (2.6.6, `trainer/call.py`).
+    """
+    with _quiet(), _reproducible_kernels():
+        trainer = pl.Trainer(
+            accelerator=device.type,
+            devices=1 if device.index is None else [device.index],
+            max_epochs=epochs,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            plugins=[LightningEnvironment()],  # or it acts on a Slurm job it happens to run in
+        )
+        try:
+            trainer.fit(module, train_dataloaders=range(1))
+        except SystemExit as stop:
+            if isinstance(stop.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from stop
+            raise
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's hardware notes and tips say nothing a study's user can act on."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+            warnings.filterwarnings("ignore", category=PossibleUserWarning)  # such as a GPU left alone by device: cpu
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _reproducible_kernels() -> Iterator[None]:
+    """Make cuDNN pick the same deterministic kernels every time; the CPU needs nothing."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """On the CPU torch raises a plain RuntimeError that names its allocator."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)

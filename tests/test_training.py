@@ -1,0 +1,241 @@
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from search import training
+from search.config import DataConfig, NetworkConfig, TrainingConfig
+from search.data import Splits, load
+from search.errors import ConfigError
+from search.evaluate import Failed, Fidelity, Scored
+from search.networks import build
+from search.schedule import FilterSchedule
+from search.training import TrainingEvaluator, choose_device
+
+pytestmark = pytest.mark.integration
+SCHEDULE = FilterSchedule((3, 4, 5))
+CONFIG = DataConfig()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Networks this small only wait for further threads, all the more on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def splits(data):
+    return Splits(data.labels, CONFIG)
+
+
+def make(data, splits, device="cpu", **recipe):
+    return TrainingEvaluator(NetworkConfig(), TrainingConfig(**recipe), data, splits, torch.device(device))
+
+
+@pytest.fixture(scope="module")
+def evaluate(data, splits):
+    return make(data, splits)
+
+
+def records(runs):
+    return [(run.seed, run.accuracy, run.loss, run.correct.tobytes()) for run in runs]
+
+
+def test_a_network_learns_the_digits(evaluate):
+    (run,) = evaluate(FilterSchedule((8, 16, 31)), [0], Fidelity(10), "test")
+    assert run.accuracy > 0.95
+
+
+def test_equal_seeds_give_equal_runs_whatever_the_global_seed(evaluate):
+    np.random.seed(1)  # noqa: NPY002 # the legacy seed is what must not matter
+    torch.manual_seed(1)
+    first = records(evaluate(SCHEDULE, [5, 6], Fidelity(2), "validation"))
+    np.random.seed(2)  # noqa: NPY002
+    torch.manual_seed(2)
+    assert records(evaluate(SCHEDULE, [5, 6], Fidelity(2), "validation")) == first
+    assert records(evaluate(SCHEDULE, [5, 7], Fidelity(2), "validation"))[1] != first[1]
+
+
+def test_global_generators_are_not_moved(evaluate):
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    evaluate(SCHEDULE, [5, 6], Fidelity(1), "validation")
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_seed_gives_the_same_run_alone_and_among_others(evaluate, monkeypatch, fused):
+    if not fused:
+        monkeypatch.setattr(training, "fuse", lambda networks: None)
+    together = evaluate(SCHEDULE, [3, 4, 9], Fidelity(1), "test", keep_weights=True)
+    for run in together:
+        (alone,) = evaluate(SCHEDULE, [run.seed], Fidelity(1), "test", keep_weights=True)
+        assert run.loss == pytest.approx(alone.loss, rel=1e-2)
+        assert run.accuracy == pytest.approx(alone.accuracy, abs=0.01)
+        for name, tensor in alone.weights.items():
+            torch.testing.assert_close(run.weights[name], tensor, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_the_score_is_that_of_the_returned_weights_on_the_split_asked_for(evaluate, data, splits, split):
+    for run in evaluate(SCHEDULE, [3, 4], Fidelity(1), split, keep_weights=True):
+        drawn = splits.train_validation(run.seed)
+        indices = splits.test if split == "test" else drawn.validation
+        network = build(NetworkConfig(), SCHEDULE, 1, 10)
+        network.load_state_dict(run.weights)
+        mean, deviation = (moment[:, None, None] for moment in data.normalisation(drawn.training))
+        images = torch.from_numpy((data.images[indices] - mean) / deviation)
+        labels = torch.from_numpy(data.labels[indices])
+        with torch.no_grad():
+            logits = network.eval()(images)
+        assert np.array_equal(run.correct, (logits.argmax(1) == labels).numpy())
+        assert run.accuracy == run.correct.mean()
+        assert run.loss == pytest.approx(float(functional.cross_entropy(logits, labels)), rel=1e-4)
+        assert (run.epochs, run.peak_bytes) == (1, None)
+
+
+def test_every_epoch_is_reported_and_does_not_disturb_the_run(evaluate):
+    seen = []
+    runs = evaluate(SCHEDULE, [1, 2], Fidelity(3), "validation", lambda *epoch: bool(seen.append(epoch)))
+    assert [epoch for epoch, _ in seen] == [1, 2, 3]
+    assert seen[-1][1] == pytest.approx(np.mean([run.accuracy for run in runs]))
+    assert records(runs) == records(evaluate(SCHEDULE, [1, 2], Fidelity(3), "validation"))
+
+
+def test_true_from_on_epoch_stops(evaluate):
+    runs = evaluate(SCHEDULE, [1], Fidelity(5), "validation", lambda epoch, _: epoch == 2)
+    assert [run.epochs for run in runs] == [2]
+
+
+def poison(monkeypatch, doomed):
+    """Build the networks of some seeds with a weight that is not finite."""
+    initialise = TrainingEvaluator._initialise
+
+    def poisoned(self, schedule, seed):
+        network = initialise(self, schedule, seed)
+        if seed in doomed:
+            network.stage1.block1.conv.weight.data[0] = torch.nan
+        return network
+
+    monkeypatch.setattr(TrainingEvaluator, "_initialise", poisoned)
+
+
+def test_a_replica_that_diverges_fails_alone(evaluate, monkeypatch):
+    seen = []
+    healthy = records(evaluate(SCHEDULE, [1, 2, 3], Fidelity(2), "test"))
+    poison(monkeypatch, {2})
+    runs = evaluate(SCHEDULE, [1, 2, 3], Fidelity(2), "test", lambda *epoch: bool(seen.append(epoch)))
+    assert isinstance(runs[1], Failed)
+    assert (runs[1].seed, runs[1].reason) == (2, "diverged")
+    assert runs[1].detail == "training loss not finite in epoch 1 of 2"
+    assert records([runs[0], runs[2]]) == [healthy[0], healthy[2]]
+    assert all(np.isfinite(accuracy) for _, accuracy in seen)
+
+
+def test_training_stops_when_every_replica_has_diverged(evaluate, monkeypatch):
+    poison(monkeypatch, {1, 2})
+    seen = []
+    runs = evaluate(SCHEDULE, [1, 2], Fidelity(50), "validation", lambda *epoch: bool(seen.append(epoch)))
+    assert [run.reason for run in runs] == ["diverged", "diverged"]
+    assert seen == []
+
+
+def test_weights_ruined_by_the_last_step_are_a_divergence_too(evaluate, monkeypatch):
+    def ruin(module):
+        module.network.network.head.weight.data[:10] = torch.inf
+        return False
+
+    monkeypatch.setattr(training.ReplicaTraining, "_after_epoch", property(lambda self: ruin, lambda *_: None), False)
+    runs = evaluate(SCHEDULE, [1, 2], Fidelity(1), "validation")
+    assert isinstance(runs[0], Failed)
+    assert runs[0].detail.startswith("loss ")
+    assert isinstance(runs[1], Scored)
+
+
+def test_a_candidate_beyond_memory_fails_every_seed(evaluate):
+    huge = FilterSchedule((8, 2**50))  # 2^58 bytes: more than any address space, so nothing is really taken
+    runs = evaluate(huge, [1, 2], Fidelity(1), "validation")
+    assert [(run.seed, run.reason) for run in runs] == [(1, "oom"), (2, "oom")]
+    assert runs[0].detail.startswith(f"{huge} with 2 seeds in one pass: ")
+    assert "\n" not in runs[0].detail
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(evaluate):
+    def fail(*_):
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        evaluate(SCHEDULE, [1], Fidelity(1), "validation", fail)
+
+
+def test_interrupt_reaches_the_caller_as_itself(evaluate):
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(SCHEDULE, [1], Fidelity(3), "validation", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_exit_asked_for_by_the_caller_stays_an_exit(evaluate):
+    def leave(*_):
+        raise SystemExit(7)
+
+    with pytest.raises(SystemExit, match="7"):
+        evaluate(SCHEDULE, [1], Fidelity(3), "validation", leave)
+
+
+def test_sigterm_goes_to_the_studys_handler_and_the_run_ends_well(evaluate):
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        (run,) = evaluate(SCHEDULE, [1], Fidelity(3), "validation", lambda *_: signal.raise_signal(signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == [signal.SIGTERM] * 3
+    assert run.epochs == 3
+
+
+def test_nothing_is_shown_or_written(data, splits, tmp_path, monkeypatch, capfd, caplog, recwarn):
+    monkeypatch.chdir(tmp_path)
+    make(data, splits)(SCHEDULE, [1], Fidelity(1), "validation")
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
+    assert list(recwarn) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fewer_images_than_a_batch_make_one_batch(data, splits):
+    (run,) = make(data, splits, batch_size=4096)(SCHEDULE, [1], Fidelity(1), "validation")
+    assert isinstance(run, Scored)
+
+
+def test_the_recipe_is_read(data, splits, evaluate):
+    usual = records(evaluate(SCHEDULE, [1], Fidelity(1), "validation"))
+    for recipe in ({"batch_size": 32}, {"learning_rate": 0.01}, {"weight_decay": 10.0}):
+        assert records(make(data, splits, **recipe)(SCHEDULE, [1], Fidelity(1), "validation")) != usual
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match=r"compute.device is cuda, but torch sees no CUDA device; set it to cpu"):
+        choose_device("cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_runs_repeat_and_memory_is_measured(data, splits):
+    evaluate = make(data, splits, choose_device("cuda"))
+    first = evaluate(SCHEDULE, [1, 2], Fidelity(2), "test", keep_weights=True)
+    assert records(first) == records(evaluate(SCHEDULE, [1, 2], Fidelity(2), "test"))
+    assert first[0].peak_bytes > 0
+    assert all(tensor.device.type == "cpu" for tensor in first[0].weights.values())
