@@ -1,0 +1,204 @@
+"""What a study says: verdicts with their intervals, the growth ratio that serves best, the weighted objective's best.
+
+A pure projection of the storage; nothing here trains, chooses what to train, or writes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.confirm import Case, Scores, correctness, fit_surrogate, judge, scores, stored_cases
+from search.cost import Budget, Costs
+from search.plan import StudyPlan
+from search.rules import Rule, fit
+from search.schedule import FilterSchedule
+from search.study import Storage
+from search.surrogate import RatioInterval, Surrogate, best_ratio, unexplored_probability
+from search.verdict import Interval, Verdict, image_bootstrap, mean_interval
+
+_RATIOS = np.geomspace(1 / 4, 4, 33)
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A confirmed schedule: its mean test accuracy over training seeds with the interval of that mean.
+
+    Attributes:
+        schedule: The schedule.
+        origin: A rule's name, or `surrogate`.
+        costs: What it costs.
+        accuracy: Mean with its interval at the study's confidence, not adjusted for looks or challengers; None
+            before the second run.
+        runs: Runs behind it.
+        images: Bootstrap interval over test images of its accuracy minus the rule's; None for the rule itself.
+    """
+
+    schedule: FilterSchedule
+    origin: str
+    costs: Costs
+    accuracy: Interval | None
+    runs: int
+    images: Interval | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule under one budget.
+
+    Attributes:
+        case: Who was judged against whom.
+        verdict: What was decided.
+        rule: The rule's schedule.
+        challengers: The challengers, in the order of the case.
+        unexplored_probability: How likely a schedule that was not confirmed is better than the rule by more than the
+            margin, as the surrogate has it; None without a surrogate.
+    """
+
+    case: Case
+    verdict: Verdict
+    rule: Confirmed
+    challengers: tuple[Confirmed, ...]
+    unexplored_probability: float | None
+
+    @property
+    def best(self) -> Confirmed:
+        """The challenger furthest ahead of the rule in equally many runs; the rule's own schedule where none is."""
+        return next((each for each in self.challengers if str(each.schedule) == self.verdict.best), self.rule)
+
+
+@dataclass(frozen=True)
+class BestRatio:
+    """The growth ratio that serves best under one budget, by the surrogate."""
+
+    budget: Budget
+    interval: RatioInterval
+
+
+@dataclass(frozen=True)
+class WeightedBest:
+    """The schedule the weighted objective values most, by the surrogate's estimate of its validation accuracy."""
+
+    schedule: FilterSchedule
+    accuracy: float
+    accuracy_sd: float
+    value: float
+    costs: Costs
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a study says.
+
+    Attributes:
+        plan: The study worked out.
+        findings: One per case.
+        rule_of_thumb: One per budget; empty without a surrogate.
+        weighted: None without a surrogate.
+    """
+
+    plan: StudyPlan
+    findings: tuple[Finding, ...]
+    rule_of_thumb: tuple[BestRatio, ...]
+    weighted: WeightedBest | None
+
+
+def conclude(plan: StudyPlan, storage: Storage) -> Findings:
+    """Everything the study says so far; no findings before its cases are fixed."""
+    cases = stored_cases(storage) or []
+    found, correct = scores(storage), correctness(storage)
+    surrogate = fit_surrogate(storage, plan.config.seed)
+    findings = tuple(
+        _finding(plan, case, found, correct, surrogate, np.random.default_rng([plan.config.seed, 1, number]))
+        for number, case in enumerate(cases)
+    )
+    if surrogate is None:
+        return Findings(plan, findings, (), None)
+    rng = np.random.default_rng([plan.config.seed, 2])
+    return Findings(plan, findings, tuple(_ratios(plan, surrogate, rng)), _weighted_best(plan, surrogate, rng))
+
+
+def _finding(
+    plan: StudyPlan,
+    case: Case,
+    found: Scores,
+    correct: Mapping[FilterSchedule, NDArray[np.float64]],
+    surrogate: Surrogate | None,
+    rng: np.random.Generator,
+) -> Finding:
+    confidence = plan.config.confirm.confidence
+
+    def confirmed(schedule: FilterSchedule, origin: str) -> Confirmed:
+        runs = found.get(schedule, np.empty(0))
+        images = None
+        if schedule != case.schedule and schedule in correct and case.schedule in correct:
+            images = image_bootstrap(correct[case.schedule], correct[schedule], confidence, rng)
+        accuracy = mean_interval(runs, confidence) if len(runs) > 1 else None
+        return Confirmed(schedule, origin, plan.cost_model.costs(schedule), accuracy, len(runs), images)
+
+    unexplored = None
+    if surrogate is not None:
+        pool = _unconfirmed(plan, case, rng)
+        unexplored = unexplored_probability(surrogate, pool, case.schedule, plan.config.confirm.margin, rng)
+    return Finding(
+        case,
+        judge(case, found, plan.config.confirm),
+        confirmed(case.schedule, str(case.rule)),
+        tuple(confirmed(each.schedule, each.origin) for each in case.challengers),
+        unexplored,
+    )
+
+
+def _unconfirmed(plan: StudyPlan, case: Case, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Schedules within the budget that were not confirmed, shape `(n_schedules, n_stages)`."""
+    pool = plan.space.within(case.budget, plan.cost_model, rng)
+    for schedule in (case.schedule, *(each.schedule for each in case.challengers)):
+        pool = pool[(pool != np.array(schedule.filters)).any(axis=1)]
+    return pool
+
+
+def _ratios(plan: StudyPlan, surrogate: Surrogate, rng: np.random.Generator) -> list[BestRatio]:
+    found = []
+    for budget in plan.config.budgets:
+        members = [
+            (ratio, fitted.schedule)
+            for ratio in _RATIOS
+            if (
+                fitted := fit(
+                    Rule("geometric", ratio), budget, plan.cost_model, plan.space.stages, plan.space.multiple
+                )
+            )
+            and fitted.schedule in plan.space
+        ]
+        if len(members) > 1 and plan.space.stages > 1:
+            filters = np.array([schedule.filters for _, schedule in members], np.int64)
+            interval = best_ratio(surrogate, np.array([ratio for ratio, _ in members]), filters, rng)
+            found.append(BestRatio(budget, interval))
+    return found
+
+
+def _weighted_best(plan: StudyPlan, surrogate: Surrogate, rng: np.random.Generator) -> WeightedBest:
+    pool = np.unique(
+        np.concatenate([plan.space.within(budget, plan.cost_model, rng) for budget in plan.config.budgets]), axis=0
+    )
+    mean, sd = surrogate.predict(pool)
+    search, reference = plan.config.search, plan.objective.reference
+    paid = search.params_weight * np.log2(plan.cost_model.table(pool, "params") / reference.params)
+    paid += search.memory_weight * np.log2(plan.cost_model.table(pool, "memory") / reference.memory)
+    best = int(np.argmax(mean - paid))
+    schedule = FilterSchedule(tuple(map(int, pool[best])))
+    return WeightedBest(
+        schedule, float(mean[best]), float(sd[best]), float((mean - paid)[best]), plan.cost_model.costs(schedule)
+    )
+
+
+def by_budget(findings: Sequence[Finding]) -> dict[Budget, Confirmed]:
+    """For each budget the confirmed schedule with the highest mean."""
+    best: dict[Budget, Confirmed] = {}
+    for finding in findings:
+        known = best.get(finding.case.budget)
+        rank = finding.best.accuracy.mean if finding.best.accuracy else -1.0
+        if known is None or rank > (known.accuracy.mean if known.accuracy else -1.0):
+            best[finding.case.budget] = finding.best
+    return best

@@ -1,0 +1,151 @@
+"""The study folder: where a study's files lie, who may use it, what is written about the machine.
+
+Nothing is written before a study is known to be runnable; what others read is replaced whole, never half written.
+"""
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import search
+from search.errors import ConfigError, StorageError
+
+STUDIES = Path("studies")
+_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "optuna", "numpy", "scipy", "scikit-learn", "pydantic")
+
+
+def find(study: str) -> Path:
+    """The folder of an existing study, given as a path or as a name below `studies/`.
+
+    Raises:
+        StorageError: Neither is a study folder.
+    """
+    for folder in (Path(study), STUDIES / study):
+        if (folder / "config.yaml").is_file():
+            return folder
+    msg = f"{study!r} is no study folder (none with a config.yaml); give the path of one, or a name below {STUDIES}/"
+    raise StorageError(msg)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Replace a file in one step.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        msg = f"{path} cannot be written ({error.strerror}); make room or give another folder with --out"
+        raise StorageError(msg) from None
+
+
+def make(folder: Path) -> None:
+    """Create a study folder.
+
+    Raises:
+        StorageError: It cannot be created or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"study folder {folder} cannot be made ({error.strerror}); give a writable one with --out"
+        raise StorageError(msg) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        msg = f"study folder {folder} is not writable; give another with --out"
+        raise StorageError(msg)
+
+
+@contextmanager
+def locked(folder: Path, patience_seconds: float = 10.0) -> Iterator[int]:
+    """Hold the study folder for one coordinator and the workers that inherit the lock.
+
+    The lock lasts until the last process holding it has gone, so after a coordinator was killed nobody takes the
+    study over while one of its workers still trains.
+
+    Yields:
+        The lock's file descriptor, for workers to inherit.
+
+    Raises:
+        ConfigError: Another process runs the study.
+        StorageError: The lock cannot be written.
+    """
+    try:
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        msg = f"study folder {folder} is not writable ({error.strerror}); give another with --out"
+        raise StorageError(msg) from None
+    deadline = time.monotonic() + patience_seconds
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    msg = f"study {folder} is being run by another process; wait for it or stop it first"
+                    raise ConfigError(msg) from None
+                time.sleep(0.1)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def environment(command: Sequence[str], seed: int, workers: int, device: str) -> dict[str, Any]:
+    """Versions, hardware, commit, command and seed: what it takes to repeat a study."""
+    return {
+        "schema": 1,
+        "command": " ".join(command),
+        "seed": seed,
+        "filter_search": search.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "hardware": {
+            "processor": _processor(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "device": device,
+            "workers": workers,
+        },
+        "system": f"{platform.system()} {platform.machine()}",
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def write_json(path: Path, values: object) -> None:
+    """Write plain values as indented JSON."""
+    write_whole(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the code in use, when it runs from a checkout; `+` marks local changes."""
+    here = Path(__file__).parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--", "."], cwd=here, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

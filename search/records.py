@@ -1,0 +1,174 @@
+"""Projections of the storage as files: trials.csv, runs.csv, verdict.json. Nothing here decides anything."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+
+from search.findings import Confirmed, Finding, Findings
+from search.folder import write_json, write_whole
+from search.study import PURPOSES, Storage, accuracy_of, costs_of
+from search.verdict import Comparison, Interval
+
+TRIAL_COLUMNS = (
+    "number", "state", "origin", "schedule", "accuracy", "accuracy_se", "params", "macs", "activations",
+    "memory_bytes", "wall_seconds", "budget", "value", "runs", "reason",
+)  # fmt: skip
+RUN_COLUMNS = (
+    "purpose", "number", "schedule", "seed", "split", "accuracy", "loss", "wall_seconds", "epochs", "peak_bytes",
+    "reason",
+)  # fmt: skip
+
+
+def write_records(folder: Path, storage: Storage) -> None:
+    """Write trials.csv and runs.csv."""
+    write_whole(folder / "trials.csv", _csv(TRIAL_COLUMNS, trial_rows(storage)))
+    write_whole(folder / "runs.csv", _csv(RUN_COLUMNS, run_rows(storage)))
+
+
+def write_verdict(folder: Path, findings: Findings) -> None:
+    """Write verdict.json."""
+    write_json(folder / "verdict.json", verdict_values(findings))
+
+
+def trial_rows(storage: Storage) -> Iterable[dict[str, Any]]:
+    """One row per trial that has ended; proposals refused on their cost are no trials."""
+    for trial in storage.trials("search"):
+        if trial.state.is_finished() and trial.user_attrs.get("reason") != "refused":
+            yield _trial_row(trial)
+
+
+def _trial_row(trial: FrozenTrial) -> dict[str, Any]:
+    runs = trial.user_attrs.get("runs", [])
+    scores = [run["accuracy"] for run in runs if "accuracy" in run]
+    row: dict[str, Any] = {
+        "number": trial.number,
+        "state": trial.state.name,
+        "origin": trial.user_attrs["origin"],
+        "schedule": trial.user_attrs.get("schedule"),
+        "accuracy": accuracy_of(trial),
+        "accuracy_se": np.std(scores, ddof=1) / math.sqrt(len(scores)) if len(scores) > 1 else math.nan,
+        "wall_seconds": sum(run["wall_seconds"] for run in runs),
+        "budget": trial.user_attrs["budget"],
+        "value": " ".join(f"{value:.6g}" for value in trial.values) if trial.state is TrialState.COMPLETE else None,
+        "runs": len(runs),
+        "reason": trial.user_attrs.get("reason"),
+    }
+    if "costs" in trial.user_attrs:
+        costs = costs_of(trial)
+        row |= {
+            "params": costs.params,
+            "macs": costs.macs,
+            "activations": costs.activations,
+            "memory_bytes": costs.memory,
+        }
+    return row
+
+
+def run_rows(storage: Storage) -> Iterable[dict[str, Any]]:
+    """One row per training run of the search, then one per confirmation run."""
+    for purpose in PURPOSES:
+        split = "validation" if purpose == "search" else "test"
+        for trial in storage.trials(purpose):
+            if trial.state.is_finished():
+                for run in trial.user_attrs.get("runs", []):
+                    about = {"number": trial.number, "schedule": trial.user_attrs["schedule"], "split": split}
+                    yield {"purpose": purpose} | about | {key: run.get(key) for key in run if key in RUN_COLUMNS}
+
+
+def verdict_values(findings: Findings) -> dict[str, Any]:
+    """The content of verdict.json; keys are added, never renamed."""
+    confirm = findings.plan.config.confirm
+    return {
+        "schema": 1,
+        "study": findings.plan.config.name,
+        "margin": confirm.margin,
+        "confidence": confirm.confidence,
+        "fingerprint": findings.plan.config.fingerprint(),
+        "verdicts": [_verdict(finding) for finding in findings.findings],
+        "rule_of_thumb": [
+            {
+                "cost": each.budget.cost,
+                "limit": each.budget.limit,
+                "ratio": each.interval.ratio,
+                "low": each.interval.low,
+                "high": each.interval.high,
+            }
+            for each in findings.rule_of_thumb
+        ],
+        "weighted": _weighted(findings),
+    }
+
+
+def _verdict(finding: Finding) -> dict[str, Any]:
+    verdict, case, best = finding.verdict, finding.case, finding.best
+    return {
+        "cost": case.budget.cost,
+        "limit": case.budget.limit,
+        "rule": str(case.rule),
+        "rule_schedule": str(case.schedule),
+        "best_schedule": str(best.schedule),
+        "rule_accuracy": _accuracy(finding.rule),
+        "best_accuracy": _accuracy(best),
+        "regret": _interval(verdict.regret),
+        "verdict": verdict.outcome,
+        "unexplored_probability": finding.unexplored_probability,
+        "exploratory": False,
+        "budget_used": finding.rule.costs[case.budget.cost] / case.budget.limit,
+        "runs_to_decide": verdict.runs_to_decide,
+        "challengers": [_challenger(finding, each) | {"accuracy": _accuracy(each)} for each in finding.challengers],
+    }
+
+
+def _challenger(finding: Finding, challenger: Confirmed) -> dict[str, Any]:
+    comparison = finding.verdict.comparisons.get(str(challenger.schedule))
+    return {
+        "schedule": str(challenger.schedule),
+        "origin": challenger.origin,
+        "difference": _interval(comparison),
+        "over_images": _interval(challenger.images),
+    }
+
+
+def _weighted(findings: Findings) -> dict[str, Any] | None:
+    best = findings.weighted
+    if best is None:
+        return None
+    return {
+        "schedule": str(best.schedule),
+        "validation_accuracy": best.accuracy,
+        "validation_accuracy_sd": best.accuracy_sd,
+        "value": best.value,
+        "params": best.costs.params,
+        "macs": best.costs.macs,
+        "activations": best.costs.activations,
+        "memory_bytes": best.costs.memory,
+    }
+
+
+def _accuracy(confirmed: Confirmed) -> dict[str, Any]:
+    return {**(_interval(confirmed.accuracy) or {"mean": None, "low": None, "high": None}), "runs": confirmed.runs}
+
+
+def _interval(interval: Interval | Comparison | None) -> dict[str, Any] | None:
+    return None if interval is None else {"mean": interval.mean, "low": interval.low, "high": interval.high}
+
+
+def _csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    """Numbers at six significant digits, nothing for what is not known."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return "" if value is None else value

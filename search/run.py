@@ -1,0 +1,274 @@
+"""The main job: search, confirmation and verdict of one study, from its folder's creation to its last file.
+
+Coordinates only: queues work, tends the workers, and stops cleanly. What is trained is in the storage, what follows
+from it in `findings`.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from types import FrameType
+from typing import Protocol
+
+import torch
+from optuna.trial import TrialState
+
+from search import configfile, folder, study
+from search.config import StudyConfig
+from search.confirm import choose_cases, enqueue_next, fit_surrogate, store_cases, stored_cases
+from search.errors import ConfigError, InterruptedStudyError, NoTrialError
+from search.export import export_best
+from search.findings import Findings, conclude
+from search.launch import LocalWorkers
+from search.plan import StudyPlan
+from search.progress import Progress, progress
+from search.records import write_records, write_verdict
+from search.report import write_report
+from search.study import Storage
+from search.training import choose_device
+from search.worker import make_evaluator
+
+_POLL_SECONDS = 0.1
+_JOB_SECONDS = 30  # a confirmation job is about so long: short enough to lose little, long enough to train in one pass
+_MOST_RUNS_PER_JOB = 16
+_CRASHES_WITHOUT_SUCCESS = 3
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a launch ended.
+
+    Attributes:
+        findings: What the study says; None when its time was up before the search had ended.
+        stopped: Whether `max_wall_hours` ended it early.
+    """
+
+    findings: Findings | None
+    stopped: bool
+
+
+class Stop:
+    """What asks a launch to stop early: a signal or its deadline.
+
+    Args:
+        max_wall_hours: When the time is up, from now; None for never.
+    """
+
+    def __init__(self, max_wall_hours: float | None) -> None:
+        self.signal: int | None = None
+        self.signals = 0
+        self.heeded = False
+        self._deadline = None if max_wall_hours is None else time.monotonic() + max_wall_hours * 3600
+
+    def catch(self, number: int, frame: FrameType | None) -> None:
+        """Note a signal."""
+        self.signal, self.signals = number, self.signals + 1
+
+    def due(self) -> bool:
+        """Whether to stop now; noted as heeded."""
+        self.heeded = self.signal is not None or (self._deadline is not None and time.monotonic() > self._deadline)
+        return self.heeded
+
+
+def run_study(
+    plan: StudyPlan,
+    where: Path,
+    *,
+    workers: int,
+    resume: bool,
+    command: Sequence[str],
+    show: Callable[[Progress], None],
+) -> Ended:
+    """Run a study to its verdict and write its folder.
+
+    Args:
+        plan: The study worked out.
+        where: The study folder.
+        workers: Local processes.
+        resume: Continue the study in `where` if there is one.
+        command: The command line, as recorded.
+        show: Called a few times a second.
+
+    Raises:
+        ConfigError: A study exists and `resume` is off, or it was made by another configuration or other data.
+        StorageError: The folder or the study in it cannot be used.
+        NoTrialError: No trial could be completed.
+        InterruptedStudyError: A signal stopped the study; everything finished is kept.
+    """
+    exists = (where / "study.db").exists() or (where / "config.yaml").exists()
+    if exists and not resume:
+        msg = f"a study exists in {where}; add --resume to continue it, or give another folder with --out"
+        raise ConfigError(msg)
+    if exists:
+        _check_same(plan, where)
+    folder.make(where)
+    with folder.locked(where) as lock, _stopping(plan.config.compute.max_wall_hours) as stop:
+        storage = _open(plan, where)
+        if not exists:
+            written = folder.environment(command, plan.config.seed, workers, _device_name(plan.config))
+            folder.write_json(where / "environment.json", written)
+        configfile.write(plan.config, where / "config.yaml")
+        with LocalWorkers(where, workers, lock) as local:
+            launch = Launch(plan, storage, local, stop, show)
+            if launch.search():
+                launch.confirm()
+            launch.drain()
+        findings = write_outcome(plan, storage, where)
+        if findings is not None:
+            torch.set_num_threads(1)  # as in a worker: on networks this small a second thread costs time
+            export_best(plan, findings, where, make_evaluator(plan))
+    if stop.signal is not None:
+        msg = "stopped after finishing what was running; everything finished is kept, --resume goes on"
+        raise InterruptedStudyError(msg, stop.signal)
+    return Ended(findings, stop.heeded)
+
+
+def write_outcome(plan: StudyPlan, storage: Storage, where: Path) -> Findings | None:
+    """Write what follows from the storage: the records and, once the cases are fixed, verdict and report.
+
+    Returns:
+        None while the search goes on.
+    """
+    write_records(where, storage)
+    if stored_cases(storage) is None:
+        return None
+    findings = conclude(plan, storage)
+    write_verdict(where, findings)
+    write_report(where, findings, storage)
+    return findings
+
+
+def _device_name(config: StudyConfig) -> str:
+    device = choose_device(config.compute.device)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+@contextmanager
+def _stopping(max_wall_hours: float | None) -> Iterator[Stop]:
+    stop = Stop(max_wall_hours)
+    before = {number: signal.signal(number, stop.catch) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check_same(plan: StudyPlan, where: Path) -> None:
+    """Refuse to continue a study made by another configuration or on other data."""
+    storage = study.load(where, plan.config.name)
+    attrs = storage.search.user_attrs
+    if attrs["fingerprint"] != plan.config.fingerprint():
+        made_by = StudyConfig.model_validate(attrs["config"])
+        lines = "\n  ".join(configfile.difference(made_by, plan.config))
+        msg = (
+            f"the study in {where} was made by another configuration (there -> here):\n  {lines}\n"
+            "set these back, or give another folder with --out"
+        )
+        raise ConfigError(msg)
+    if attrs["data"] != plan.data.fingerprint:
+        msg = f"the study in {where} was made on other data; give another folder with --out"
+        raise ConfigError(msg)
+
+
+def _open(plan: StudyPlan, where: Path) -> Storage:
+    """The study's storage, its trials all queued, nothing running; made where there is none."""
+    if not (where / "study.db").exists():
+        storage = study.create(where, plan.config, plan.objective.directions, plan.data.fingerprint)
+    else:
+        storage = study.load(where, plan.config.name)
+    for purpose in study.PURPOSES:
+        storage.release(purpose, None, "interrupted")
+    queued = sum(not trial.user_attrs["refusals"] for trial in storage.trials("search"))
+    study.enqueue_trials(storage, plan.proposals()[queued:])
+    return storage
+
+
+class Workers(Protocol):
+    """Whoever carries out queued jobs."""
+
+    def tend(self, storage: Storage) -> None:
+        """Look after them; called a few times a second while jobs are queued."""
+
+    def drain(self) -> None:
+        """Ask them to end after the job at hand."""
+
+    def kill(self) -> None:
+        """End them at once."""
+
+    def running(self) -> int:
+        """How many have not ended."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of a study: its queue, its workers and what may stop it."""
+
+    plan: StudyPlan
+    storage: Storage
+    workers: Workers
+    stop: Stop
+    show: Callable[[Progress], None]
+
+    def search(self) -> bool:
+        """Carry the search out; False when it was stopped.
+
+        Raises:
+            NoTrialError: It ended, or will end, without a single complete trial.
+        """
+        while not self.stop.due():
+            trials = self.storage.trials("search")
+            crashed = [trial for trial in trials if trial.user_attrs.get("reason") == "crash"]
+            complete = any(trial.state is TrialState.COMPLETE for trial in trials)
+            over = not any(trial.state in (TrialState.WAITING, TrialState.RUNNING) for trial in trials)
+            if not complete and (over or len(crashed) >= _CRASHES_WITHOUT_SUCCESS):
+                details = [trial.user_attrs["detail"] for trial in trials if "detail" in trial.user_attrs]
+                first = details[0] if details else "not recorded"
+                msg = f"no trial could be completed; mend the cause of the first failure, which was:\n{first}"
+                raise NoTrialError(msg)
+            if over:
+                return True
+            self._tend()
+        return False
+
+    def confirm(self) -> None:
+        """Carry the confirmation out until every case is closed or the launch is stopped."""
+        cases = stored_cases(self.storage)
+        if cases is None:
+            cases = choose_cases(self.plan, fit_surrogate(self.storage, self.plan.config.seed))
+            store_cases(self.storage, cases)
+        per_job = _runs_per_job(self.storage)
+        while not self.stop.due():
+            if not self.storage.trials("confirm", TrialState.WAITING, TrialState.RUNNING) and not enqueue_next(
+                self.storage, cases, self.plan.config.confirm, per_job
+            ):
+                break
+            self._tend()
+
+    def drain(self) -> None:
+        """Let the workers finish what they do; a second signal ends them, and their trials return to the queue."""
+        self.workers.drain()
+        while self.workers.running():
+            if self.stop.signals > 1:
+                self.workers.kill()
+            time.sleep(_POLL_SECONDS)
+        for purpose in study.PURPOSES:
+            self.storage.release(purpose, None, "interrupted")
+
+    def _tend(self) -> None:
+        self.workers.tend(self.storage)
+        self.show(progress(self.storage))
+        time.sleep(_POLL_SECONDS)
+
+
+def _runs_per_job(storage: Storage) -> int:
+    seconds = [
+        run["wall_seconds"]
+        for trial in storage.trials("search", TrialState.COMPLETE)
+        for run in trial.user_attrs["runs"]
+    ]
+    return max(1, min(_MOST_RUNS_PER_JOB, int(_JOB_SECONDS / max(mean(seconds), 1e-6))))

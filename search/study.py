@@ -1,0 +1,255 @@
+"""The study's storage, the only truth: one Optuna study of trials, a second one of confirmation jobs.
+
+Owns what is queued, who carries it out, what is recorded of it and in what form. All work is queued before it is
+claimed and every claim changes one state in one transaction, so the number of trials is exact whatever happens to the
+workers: work interrupted goes back to the queue under its own number.
+"""
+
+import base64
+import logging
+import math
+import os
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import optuna
+import sqlalchemy
+from numpy.typing import NDArray
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from search.config import StudyConfig
+from search.cost import Budget, Costs
+from search.errors import StorageError
+from search.evaluate import Failed, Run, Scored
+from search.schedule import FilterSchedule
+
+MOST_ATTEMPTS = 3
+Purpose = Literal["search", "confirm"]
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+
+# Optuna announces every trial on the user's screen; progress is shown by the command line instead.
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+logging.getLogger("alembic").setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The two Optuna studies of one search, and transitions on their trials.
+
+    Attributes:
+        backend: Optuna's storage.
+        search: The study whose trials are candidates.
+        confirm: The study whose trials are confirmation jobs.
+    """
+
+    backend: RDBStorage
+    search: optuna.Study
+    confirm: optuna.Study
+
+    def study(self, purpose: Purpose) -> optuna.Study:
+        """The study of one purpose."""
+        return self.search if purpose == "search" else self.confirm
+
+    def trials(self, purpose: Purpose, *states: TrialState) -> list[FrozenTrial]:
+        """Trials in the order of their numbers; all states unless some are named."""
+        return self.study(purpose).get_trials(deepcopy=False, states=states or None)
+
+    def claim(self, purpose: Purpose) -> Trial | None:
+        """The first waiting trial, now running and ours; None when nothing waits.
+
+        `Study.ask` would create a trial where none waits, and the number of trials would depend on races.
+        """
+        study = self.study(purpose)
+        for waiting in self.trials(purpose, TrialState.WAITING):
+            trial_id = self._id(study, waiting)
+            try:
+                claimed = self.backend.set_trial_state_values(trial_id, TrialState.RUNNING)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                continue
+            if claimed:
+                self.backend.set_trial_user_attr(trial_id, "owner", os.getpid())
+                self.backend.set_trial_user_attr(trial_id, "attempts", waiting.user_attrs.get("attempts", 0) + 1)
+                return Trial(study, trial_id)
+        return None
+
+    def release(self, purpose: Purpose, owner: int | None, detail: str) -> int:
+        """Put running trials back into the queue; those tried too often are given up.
+
+        Args:
+            purpose: Which study.
+            owner: Process whose trials to release, each counted as a failed attempt; None for everybody's after an
+                interruption, which is held against no trial.
+            detail: What happened, kept with the trial.
+
+        Returns:
+            How many were released or given up.
+        """
+        study, released = self.study(purpose), 0
+        for trial in self.trials(purpose, TrialState.RUNNING):
+            if owner is not None and trial.user_attrs.get("owner") != owner:
+                continue
+            released += 1
+            trial_id = self._id(study, trial)
+            attempts = trial.user_attrs.get("attempts", 0)
+            if owner is None:
+                self.backend.set_trial_user_attr(trial_id, "attempts", max(0, attempts - 1))
+            self.backend.set_trial_user_attr(trial_id, "detail", detail[-2000:])
+            if owner is not None and attempts >= MOST_ATTEMPTS:
+                self.backend.set_trial_user_attr(trial_id, "reason", "crash")
+                self.backend.set_trial_state_values(trial_id, TrialState.FAIL)
+            else:
+                self.backend.set_trial_state_values(trial_id, TrialState.WAITING)
+        return released
+
+    def _id(self, study: optuna.Study, trial: FrozenTrial) -> int:
+        return self.backend.get_trial_id_from_study_id_trial_number(
+            self.backend.get_study_id_from_name(study.study_name), trial.number
+        )
+
+
+def create(folder: Path, config: StudyConfig, directions: Sequence[str], data_fingerprint: str) -> Storage:
+    """Make the storage's tables and both studies, before any worker starts.
+
+    The configuration and its hash are kept before the first run, so nobody can doubt that the margin came first.
+
+    Raises:
+        StorageError: The storage cannot be written.
+    """
+    backend = _connect(folder)
+    aims = [optuna.study.StudyDirection[each.upper()] for each in directions]
+    search = optuna.create_study(storage=backend, study_name=config.name, directions=aims)
+    confirm = optuna.create_study(storage=backend, study_name=f"{config.name}:confirm", direction="maximize")
+    search.set_user_attr("config", config.semantic())
+    search.set_user_attr("fingerprint", config.fingerprint())
+    search.set_user_attr("data", data_fingerprint)
+    return Storage(backend, search, confirm)
+
+
+def load(
+    folder: Path,
+    name: str,
+    sampler: optuna.samplers.BaseSampler | None = None,
+    pruner: optuna.pruners.BasePruner | None = None,
+) -> Storage:
+    """Open an existing study.
+
+    Args:
+        folder: The study folder.
+        name: The study's name.
+        sampler: What proposes candidates; only a worker needs one.
+        pruner: What stops hopeless trials; likewise.
+
+    Raises:
+        StorageError: There is none, or it is not readable as one.
+    """
+    if not (folder / "study.db").is_file():
+        msg = f"{folder} holds no study.db; name the folder of a study that `filter-search run` made"
+        raise StorageError(msg)
+    backend = _connect(folder)
+    try:
+        search = optuna.load_study(study_name=name, storage=backend, sampler=sampler, pruner=pruner)
+        confirm = optuna.load_study(study_name=f"{name}:confirm", storage=backend)
+    except KeyError:
+        msg = f"{folder / 'study.db'} holds no study named {name!r}; restore it or start anew in another folder"
+        raise StorageError(msg) from None
+    return Storage(backend, search, confirm)
+
+
+def _connect(folder: Path) -> RDBStorage:
+    path = folder / "study.db"
+    try:
+        # The timeout outlasts every other worker's transaction, so a busy file is waited for, not failed on.
+        return RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": 60}})
+    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
+        reason = str(getattr(error, "orig", error)).splitlines()[0]
+        msg = f"{path} cannot be used as a study ({reason}); restore it from a copy or start anew in another folder"
+        raise StorageError(msg) from None
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to queue.
+
+    Attributes:
+        origin: The rule it is a member of, or the sampler that is to propose it.
+        budget: The budget it aims at.
+        params: Multiples of every stage; empty where a sampler is to propose them.
+        refusals: How many proposals before it were refused on their cost.
+    """
+
+    origin: str
+    budget: Budget
+    params: dict[str, int]
+    refusals: int = 0
+
+
+def enqueue_trials(storage: Storage, proposals: Iterable[Proposal]) -> None:
+    """Queue trials for the search."""
+    for proposal in proposals:
+        attrs = {"origin": proposal.origin, "budget": str(proposal.budget), "refusals": proposal.refusals}
+        storage.search.enqueue_trial(proposal.params, user_attrs=attrs)
+
+
+def enqueue_confirmation(storage: Storage, schedule: FilterSchedule, first: int, count: int) -> None:
+    """Queue confirmation runs `first` to `first + count - 1` of a schedule as one job."""
+    storage.confirm.enqueue_trial({}, user_attrs={"schedule": str(schedule), "first": first, "count": count})
+
+
+def run_seeds(study_seed: int, purpose: Purpose, schedule: FilterSchedule, first: int, count: int) -> list[int]:
+    """Seeds of runs `first` to `first + count - 1` of a schedule.
+
+    Search and confirmation, different schedules and different runs never share one, up to 32-bit collisions.
+    """
+    return [
+        int(
+            np.random.SeedSequence([study_seed, PURPOSES.index(purpose), *schedule.filters, index]).generate_state(1)[
+                0
+            ]
+        )
+        for index in range(first, first + count)
+    ]
+
+
+def record(run: Run) -> dict[str, Any]:
+    """A run as it is kept in the storage."""
+    match run:
+        case Scored():
+            kept: dict[str, Any] = {"seed": run.seed, "accuracy": run.accuracy, "loss": run.loss, "epochs": run.epochs}
+            if run.peak_bytes is not None:
+                kept["peak_bytes"] = run.peak_bytes
+        case Failed():
+            kept = {"seed": run.seed, "reason": run.reason, "detail": run.detail}
+    return kept | {"wall_seconds": round(run.wall_seconds, 6)}
+
+
+def costs_of(trial: FrozenTrial) -> Costs:
+    """The costs a trial was priced at."""
+    return Costs(**trial.user_attrs["costs"])
+
+
+def accuracy_of(trial: FrozenTrial) -> float:
+    """Mean accuracy over a trial's scored runs; NaN without any."""
+    scores = [run["accuracy"] for run in trial.user_attrs.get("runs", ()) if "accuracy" in run]
+    return float(np.mean(scores)) if scores else math.nan
+
+
+def is_finished(trial: FrozenTrial) -> bool:
+    """Whether a trial counts: scored, pruned, or failed for a reason of its own (`diverged`, `oom`)."""
+    if trial.state is TrialState.FAIL:
+        return trial.user_attrs.get("reason") in ("diverged", "oom")
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def pack_counts(counts: NDArray[np.uint16]) -> str:
+    """Per-image counts as text: zlib over 16-bit little-endian, base 64."""
+    return base64.b64encode(zlib.compress(counts.astype("<u2").tobytes(), 9)).decode()
+
+
+def unpack_counts(text: str) -> NDArray[np.uint16]:
+    """The counts that `pack_counts` wrote."""
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype="<u2").astype(np.uint16)

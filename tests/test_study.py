@@ -1,0 +1,114 @@
+import sqlite3
+from collections import Counter
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from search import study
+from search.config import StudyConfig
+from search.cost import Budget
+from search.errors import StorageError
+from search.schedule import FilterSchedule
+from search.study import MOST_ATTEMPTS, Proposal
+
+BUDGET = Budget("params", 1500)
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return study.create(tmp_path, StudyConfig(), ("maximize",), "data")
+
+
+def test_claims_take_queued_trials_in_order_and_never_create_one(storage):
+    study.enqueue_trials(storage, [Proposal("doubling", BUDGET, {"stage_1": 4}), Proposal("band", BUDGET, {})])
+    first, second = storage.claim("search"), storage.claim("search")
+    assert (first.number, second.number) == (0, 1)
+    assert storage.claim("search") is None
+    assert len(storage.trials("search")) == 2
+
+
+def test_two_workers_never_claim_one_trial(storage, tmp_path):
+    study.enqueue_trials(storage, [Proposal("band", BUDGET, {})] * 6)
+    other = study.load(tmp_path, "digits")
+    claimed = [each.claim("search") for each in (storage, other) * 4]
+    assert Counter(trial.number for trial in claimed if trial) == Counter(range(6))
+
+
+def test_released_work_returns_to_the_queue_under_its_number(storage):
+    study.enqueue_trials(storage, [Proposal("doubling", BUDGET, {"stage_1": 4})])
+    trial = storage.claim("search")
+    trial.suggest_int("stage_1", 2, 64, log=True)
+    assert storage.release("search", None, "interrupted") == 1
+    again = storage.claim("search")
+    assert (again.number, again.suggest_int("stage_1", 2, 64, log=True)) == (0, 4)
+
+
+def test_work_that_keeps_crashing_is_given_up_with_what_happened(storage):
+    study.enqueue_trials(storage, [Proposal("band", BUDGET, {})])
+    for _ in range(MOST_ATTEMPTS):
+        trial = storage.claim("search")
+        owner = storage.trials("search")[0].user_attrs["owner"]
+        storage.release("search", owner, "exit status -9")
+    assert trial is not None
+    assert storage.claim("search") is None
+    [ended] = storage.trials("search")
+    assert ended.state is TrialState.FAIL
+    assert (ended.user_attrs["reason"], ended.user_attrs["detail"]) == ("crash", "exit status -9")
+    assert not study.is_finished(ended)
+
+
+def test_interruptions_are_held_against_no_trial(storage):
+    study.enqueue_trials(storage, [Proposal("band", BUDGET, {})])
+    for _ in range(3 * MOST_ATTEMPTS):
+        assert storage.claim("search") is not None
+        storage.release("search", None, "interrupted")
+
+
+def test_release_leaves_other_owners_alone(storage):
+    study.enqueue_trials(storage, [Proposal("band", BUDGET, {})])
+    storage.claim("search")
+    assert storage.release("search", -1, "somebody else died") == 0
+    assert storage.trials("search")[0].state is TrialState.RUNNING
+
+
+def test_seeds_differ_between_purposes_schedules_and_runs():
+    seeds = [
+        seed
+        for purpose in study.PURPOSES
+        for schedule in (FilterSchedule((4, 7, 15)), FilterSchedule((8, 8, 8)))
+        for seed in study.run_seeds(0, purpose, schedule, 0, 128)
+    ]
+    assert len(set(seeds)) == len(seeds)
+    later = study.run_seeds(0, "confirm", FilterSchedule((8, 8, 8)), 16, 16)
+    assert later == study.run_seeds(0, "confirm", FilterSchedule((8, 8, 8)), 0, 32)[16:]
+
+
+def test_counts_survive_packing():
+    counts = np.random.default_rng(0).integers(0, 2**16, 1000).astype(np.uint16)
+    np.testing.assert_array_equal(study.unpack_counts(study.pack_counts(counts)), counts)
+
+
+@pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\x00" + b"\x01" * 5000])
+def test_a_corrupt_study_is_one_storage_error(tmp_path, content):
+    (tmp_path / "study.db").write_bytes(content)
+    with pytest.raises(StorageError, match="cannot be used as a study"):
+        study.load(tmp_path, "digits")
+
+
+def test_another_database_is_no_study(tmp_path):
+    with sqlite3.connect(tmp_path / "study.db") as connection:
+        connection.execute("create table notes (text)")
+    connection.close()
+    with pytest.raises(StorageError, match="holds no study named 'digits'"):
+        study.load(tmp_path, "digits")
+
+
+def test_no_study_db(tmp_path):
+    with pytest.raises(StorageError, match=r"holds no study\.db"):
+        study.load(tmp_path, "digits")
+
+
+def test_optuna_stays_silent():
+    assert optuna.logging.get_verbosity() == optuna.logging.ERROR

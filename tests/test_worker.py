@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+from optuna.trial import TrialState
+from planted import Failing, Planted, peaked
+
+from search import study
+from search.config import StudyConfig
+from search.plan import make_plan
+from search.progress import progress
+from search.records import trial_rows
+from search.worker import carry_out_next, open_study
+
+
+def prepare(tmp_path, **changes):
+    config = StudyConfig.model_validate(
+        {"search": {"trials": 40, "seeds_per_trial": 2} | changes.pop("search", {})} | changes
+    )
+    plan = make_plan(config)
+    study.create(tmp_path, config, plan.objective.directions, plan.data.fingerprint)
+    storage = open_study(plan, tmp_path)
+    study.enqueue_trials(storage, plan.proposals())
+    return plan, storage
+
+
+def carry_out_all(plan, evaluate, storage):
+    jobs = 0
+    while carry_out_next(plan, evaluate, storage):
+        jobs += 1
+        assert jobs < 1000
+    return storage.trials("search")
+
+
+def test_every_queued_trial_is_priced_scored_and_told(tmp_path):
+    plan, storage = prepare(tmp_path)
+    evaluate = Planted(peaked(2, 0.02))
+    trials = carry_out_all(plan, evaluate, storage)
+    assert [trial.number for trial in trials] == list(range(40))
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    for trial in trials:
+        runs = trial.user_attrs["runs"]
+        assert trial.value == pytest.approx(np.mean([run["accuracy"] for run in runs]))
+        assert any(budget.admits(study.costs_of(trial)) for budget in plan.config.budgets)
+    seeds = [run["seed"] for trial in trials for run in trial.user_attrs["runs"]]
+    assert len(set(seeds)) == len(seeds) == 80
+
+
+def test_search_never_asks_for_the_test_split(tmp_path):
+    plan, storage = prepare(tmp_path)
+    evaluate = Planted(peaked(2, 0.02))
+    carry_out_all(plan, evaluate, storage)
+    assert {split for _, _, split in evaluate.asked} == {"validation"}
+
+
+def test_rules_come_first_and_the_sampler_aims_at_the_budgets_in_turn(tmp_path):
+    plan, storage = prepare(tmp_path)
+    carry_out_all(plan, Planted(peaked(2, 0.02)), storage)
+    rows = list(trial_rows(storage))
+    assert [row["origin"] for row in rows[:3]] == ["doubling"] * 3
+    assert rows[0]["schedule"] == "4-7-15"
+    sampled = [row["budget"] for row in rows if row["origin"] == "band"]
+    assert sampled
+    assert sampled == [str(plan.config.budgets[i % 3]) for i in range(len(sampled))]
+
+
+def test_the_global_seed_and_the_order_of_workers_do_not_matter(tmp_path):
+    rows = []
+    for name, seed in (("a", 1), ("b", 2)):
+        (tmp_path / name).mkdir()
+        np.random.seed(seed)  # noqa: NPY002 # the global state is the point
+        plan, storage = prepare(tmp_path / name)
+        carry_out_all(plan, Planted(peaked(2, 0.02)), storage)
+        rows.append(list(trial_rows(storage)))
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("reason", ["diverged", "oom"])
+def test_a_failed_run_is_a_finished_trial_with_its_reason(tmp_path, reason):
+    plan, storage = prepare(tmp_path, search={"trials": 3})
+    trials = carry_out_all(plan, Failing(reason), storage)
+    assert {trial.state for trial in trials} == {TrialState.FAIL}
+    assert {trial.user_attrs["reason"] for trial in trials} == {reason}
+    assert progress(storage).finished == 3
+
+
+def test_what_a_network_raises_is_retried_then_given_up_with_its_traceback(tmp_path):
+    plan, storage = prepare(tmp_path, search={"trials": 2})
+    calls = []
+
+    def broken(schedule, *_, **__):
+        calls.append(schedule)
+        msg = "the head does not fit"
+        raise RuntimeError(msg)
+
+    trials = carry_out_all(plan, broken, storage)
+    assert len(calls) == 2 * study.MOST_ATTEMPTS
+    assert {trial.user_attrs["reason"] for trial in trials} == {"crash"}
+    assert "RuntimeError: the head does not fit" in trials[0].user_attrs["detail"]
+    assert progress(storage).finished == 0
+
+
+def test_a_proposal_that_breaks_every_budget_is_no_trial(tmp_path):
+    plan, storage = prepare(tmp_path, search={"sampler": "tpe", "trials": 30})
+    evaluate = Planted(peaked(2, 0.02))
+    carry_out_all(plan, evaluate, storage)
+    refused = [t for t in storage.trials("search") if t.user_attrs.get("reason") == "refused"]
+    assert refused, "TPE over ranges this wide proposes schedules that no budget admits"
+    assert progress(storage).finished == 30
+    assert len(list(trial_rows(storage))) == 30
+    assert len(evaluate.asked) == 30
+
+
+@pytest.mark.parametrize(("objective", "values"), [("weighted", 1), ("pareto", 3)])
+def test_objectives(tmp_path, objective, values):
+    plan, storage = prepare(tmp_path, search={"objective": objective, "sampler": "tpe", "trials": 30})
+    trials = carry_out_all(plan, Planted(peaked(2, 0.02)), storage)
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    assert len(complete) == 30
+    assert {len(trial.values) for trial in complete} == {values}
+    if objective == "pareto":
+        assert complete[0].values[1:] == [1445.0, float(study.costs_of(complete[0]).memory)]
+
+
+def test_pruning_stops_hopeless_trials_early(tmp_path):
+    plan, storage = prepare(tmp_path, search={"pruner": "median"})
+    trials = carry_out_all(plan, Planted(peaked(2, 0.05)), storage)
+    pruned = [trial for trial in trials if trial.state is TrialState.PRUNED]
+    assert pruned
+    assert all(trial.user_attrs["runs"][0]["epochs"] < plan.config.training.epochs for trial in pruned)
+    assert progress(storage).finished == 40
