@@ -1,0 +1,247 @@
+"""The command `filter-search`: verbs, options, exit codes.
+
+Heavy modules are imported inside the verbs, so that `--help` answers at once.
+"""
+
+import json
+import signal
+import sys
+import traceback
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.errors import ConfigError, FilterSearchError
+
+if TYPE_CHECKING:
+    from search.plan import StudyPlan
+    from search.study import Storage
+
+app = typer.Typer(
+    name="filter-search",
+    epilog="Exit codes: 0 done, 1 unexpected, 2 usage, 3 configuration, 4 data, 5 storage, 6 no trial could be "
+    "completed, 130 or 143 interrupted after a clean drain.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Launcher(StrEnum):
+    """What starts the workers."""
+
+    local = "local"
+
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="Configuration file (YAML).", show_default=False)]
+StudyName = Annotated[
+    str, typer.Argument(metavar="STUDY", help="Study folder, or its name below studies/.", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="a.b=c", help="Override one value; repeatable.", show_default=False),
+]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """How many filters should each stage of a CNN get, and is doubling them near-optimal?
+
+    Start with: filter-search run configs/digits.yaml
+    """
+
+
+def main() -> None:
+    """Run the command; whatever goes wrong, one message and a documented exit code."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
+    try:
+        app(arguments)
+    except Exception as error:  # the last resort
+        if debug:
+            traceback.print_exc()
+        known = isinstance(error, FilterSearchError)
+        said = str(error) if known else f"unexpected {type(error).__name__}: {error}; --debug shows the traceback"
+        typer.echo(f"filter-search: {said}", err=True)
+        sys.exit(error.exit_code if isinstance(error, FilterSearchError) else 1)
+
+
+@app.command()
+def init(
+    data: Annotated[
+        str, typer.Option("--data", metavar="SOURCE", help="Data set; digits needs no download.")
+    ] = "digits",
+) -> None:
+    """Write a commented configuration.
+
+    Example: filter-search init --data digits
+    """
+    from search import configfile, folder
+
+    config = configfile.parse({"name": data, "data": {"source": data}}, f"--data {data}")
+    path, schema = Path(f"{data}.yaml"), Path("filter-search.schema.json")
+    if path.exists():
+        msg = f"{path} exists and is not overwritten; move it away, or edit it and run `filter-search check {path}`"
+        raise ConfigError(msg)
+    folder.write_json(schema, configfile.schema())
+    folder.write_whole(path, configfile.template(config, schema.name))
+    typer.echo(f"wrote {path} and {schema}; next: filter-search check {path}")
+
+
+@app.command()
+def check(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Say what a study would do: its space, costs, rules, likely time. Trains nothing.
+
+    Example: filter-search check configs/digits.yaml
+    """
+    from search import configfile, display
+    from search.check import count_workers, forecast
+    from search.plan import make_plan
+
+    plan = make_plan(configfile.read(config, overrides or ()))
+    display.show_plan(plan, forecast(plan), count_workers(plan.config))
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    trials: Annotated[int | None, typer.Option("--trials", min=1, help="Finished trials.", show_default=False)] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes.", show_default=False)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the study if there is one.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Study folder; studies/NAME unless given.", show_default=False),
+    ] = None,
+    launcher: Annotated[Launcher, typer.Option("--launcher", help="What starts the workers.")] = Launcher.local,
+    as_json: Annotated[bool, typer.Option("--json", help="Print verdict.json instead of tables.")] = False,
+) -> None:
+    """Search, confirm, judge: the main job.
+
+    Example: filter-search run configs/digits.yaml --workers 2
+    """
+    from search import configfile
+
+    given = [f"search.trials={trials}"] * (trials is not None) + [f"compute.workers={workers}"] * (workers is not None)
+    settings = configfile.read(config, [*(overrides or ()), *given])
+
+    from search import display
+    from search.check import count_workers
+    from search.folder import STUDIES
+    from search.plan import make_plan
+    from search.run import run_study
+
+    where = out or STUDIES / settings.name
+    plan = make_plan(settings)
+    with display.live(not as_json) as show:
+        ended = run_study(
+            plan,
+            where,
+            workers=count_workers(settings),
+            resume=resume,
+            command=["filter-search", *sys.argv[1:]],
+            show=show,
+        )
+    if as_json:
+        typer.echo((where / "verdict.json").read_text() if ended.findings else "{}")
+        return
+    if ended.findings:
+        display.show_verdicts(ended.findings)
+    display.show_next(where, ended.findings is not None, ended.stopped)
+
+
+@app.command(hidden=True)
+def worker(
+    study: StudyName,
+    leashed: Annotated[bool, typer.Option("--leashed", help="End when standard input closes.")] = False,
+) -> None:
+    """Join a study and carry out its jobs.
+
+    Example: filter-search worker studies/digits
+    """
+    from search.folder import find
+    from search.worker import work_in
+
+    work_in(find(study), leashed=leashed)
+
+
+@app.command()
+def status(
+    study: StudyName,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+) -> None:
+    """Say where a study stands: trials, runs, best so far under each budget.
+
+    Example: filter-search status studies/digits
+    """
+    from search import display, progress
+
+    plan, storage, _ = _opened(study)
+    counts, best = progress.progress(storage), progress.best_so_far(storage, plan.config.budgets)
+    if as_json:
+        typer.echo(json.dumps(progress.to_json(counts, best), indent=2))
+        return
+    from search.findings import conclude
+
+    display.show_status(counts, best, conclude(plan, storage))
+
+
+@app.command()
+def report(study: StudyName) -> None:
+    """Write the report, records and verdict again.
+
+    Example: filter-search report studies/digits
+    """
+    from search.run import write_outcome
+
+    plan, storage, where = _opened(study)
+    write_outcome(plan, storage, where)
+    typer.echo(where / "report.html")
+
+
+@app.command()
+def export(study: StudyName) -> None:
+    """Write the best confirmed candidate of each budget as files: configuration, weights, model card.
+
+    Example: filter-search export studies/digits
+    """
+    from search.export import export_best
+    from search.findings import conclude
+    from search.worker import make_evaluator
+
+    plan, storage, where = _opened(study)
+    for path in export_best(plan, conclude(plan, storage), where, make_evaluator(plan)):
+        typer.echo(path)
+
+
+@app.command()
+def train(
+    best: Annotated[Path, typer.Argument(metavar="BEST", help="A folder below a study's best/.", show_default=False)],
+) -> None:
+    """Train an exported candidate at full fidelity and score it on the test split.
+
+    Example: filter-search train studies/digits/best/params-1500
+    """
+    from search import display
+    from search.export import train_best
+
+    with display.epochs() as on_epoch:
+        trained = train_best(best, on_epoch)
+    display.show_trained(trained)
+
+
+def _opened(study: str) -> "tuple[StudyPlan, Storage, Path]":
+    from search import configfile
+    from search.folder import find
+    from search.plan import make_plan
+    from search.study import load
+
+    where = find(study)
+    config = configfile.read(where / "config.yaml")
+    return make_plan(config), load(where, config.name), where

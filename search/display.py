@@ -1,0 +1,255 @@
+"""What the terminal shows: live progress on standard error, results on standard output."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from search.check import Forecast
+from search.cost import COST_NAMES, Budget
+from search.data import Splits
+from search.evaluate import OnEpoch
+from search.export import Trained
+from search.findings import Findings
+from search.plan import StudyPlan
+from search.progress import Best, Progress
+from search.rules import Rule
+from search.wording import amount, percent
+
+_PLAIN_WIDTH = 110  # of a file or pipe, which has no width of its own
+
+
+def _console(stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = _PLAIN_WIDTH
+    return console
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
+
+_PLAIN_SECONDS = 10.0
+_STYLES = {"near-optimal": "green", "not near-optimal": "bold magenta", "undecided": "yellow"}
+
+
+@contextmanager
+def live(show: bool) -> Iterator[Callable[[Progress], None]]:
+    """Progress on standard error: bars in a terminal, a line now and then elsewhere, nothing unless `show`."""
+    if not show:
+        yield lambda _: None
+    elif err.is_terminal:
+        with _bars() as bars:
+            yield bars
+    else:
+        yield _lines()
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[Progress], None]]:
+    columns = (TextColumn("{task.description:8}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn())
+    with Bars(*columns, console=err, transient=False) as bars:
+        search = bars.add_task("search", said="starting", total=None)
+        confirm = bars.add_task("confirm", said="after the search", total=None, start=False)
+
+        def show(progress: Progress) -> None:
+            bars.update(search, completed=progress.finished, total=progress.trials, said=_said(progress, "search"))
+            if progress.phase == "confirm":
+                bars.stop_task(search)
+                bars.start_task(confirm)
+                total = progress.confirmations or None
+                bars.update(confirm, completed=progress.confirmed, total=total, said=_said(progress, "confirm"))
+
+        yield show
+
+
+def _lines() -> Callable[[Progress], None]:
+    last = time.monotonic() - _PLAIN_SECONDS
+
+    def show(progress: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _PLAIN_SECONDS:
+            last = time.monotonic()
+            err.print(f"{progress.phase}: {_said(progress, progress.phase)}")
+
+    return show
+
+
+def _said(progress: Progress, phase: str) -> str:
+    if phase == "confirm":
+        return f"{progress.confirmed} of {progress.confirmations} runs queued so far"
+    others = [(progress.running, "running"), (progress.failed, "failed"), (progress.pruned, "pruned")]
+    return ", ".join([f"{progress.finished}/{progress.trials} trials", *(f"{n} {word}" for n, word in others if n)])
+
+
+@contextmanager
+def epochs() -> Iterator[OnEpoch]:
+    """A display of one training's epochs on standard error, for `OnEpoch`; a line now and then outside a terminal."""
+    columns = (TextColumn("epoch {task.completed:.0f}"), TextColumn("{task.fields[said]}"), TimeElapsedColumn())
+    with Bars(*columns, console=err, disable=not err.is_terminal) as bars:
+        task = bars.add_task("", said="", total=None)
+        last = time.monotonic()
+
+        def show(epoch: int, accuracy: float) -> bool:
+            nonlocal last
+            said = f"validation accuracy {percent(accuracy)}"
+            bars.update(task, completed=epoch, said=said)
+            if not err.is_terminal and time.monotonic() - last >= _PLAIN_SECONDS:
+                last = time.monotonic()
+                err.print(f"epoch {epoch}: {said}")
+            return False
+
+        yield show
+
+
+def show_trained(trained: Trained) -> None:
+    """What `train` reached and where it lies."""
+    interval = trained.accuracy
+    out.print(
+        f"{trained.schedule} after {trained.epochs} epochs: test accuracy {percent(interval.mean)} (95 % interval "
+        f"over {trained.images:,} images {percent(interval.low)} to {percent(interval.high)})"
+    )
+    out.print(f"[bold]weights[/]  {trained.folder / 'weights.safetensors'}", soft_wrap=True)
+
+
+def show_plan(plan: StudyPlan, forecast: Forecast, workers: int) -> None:
+    """What `check` found: data, space, rules at every budget, trials, time, and what cannot be resolved."""
+    config, data, space = plan.config, plan.data, plan.space
+    splits = Splits(data.labels, config.data)
+    drawn = splits.train_validation(0)
+    channels, height, width = data.image_shape
+    out.print(
+        f"[bold]data[/]     {data.name}: {len(data.labels):,} images {height}x{width}x{channels}, {data.classes} "
+        f"classes; {len(drawn.training):,} train, {len(drawn.validation):,} validate, {len(splits.test):,} test"
+    )
+    out.print(f"[bold]space[/]    {space.size:,} schedules of {space.stages} stages")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("", "schedule", *COST_NAMES):
+        table.add_column(heading, justify="left" if heading in ("", "schedule") else "right")
+    for what, schedule in (("smallest", space.smallest), ("largest", space.largest)):
+        costs = plan.cost_model.costs(schedule)
+        table.add_row(what, str(schedule), *(amount(name, costs[name]) for name in COST_NAMES))
+    out.print(table)
+    out.print("[bold]rules[/]    the largest member within each budget, and the share of the budget it uses")
+    out.print(_rule_table(plan))
+    anchors = len(plan.anchors)
+    sampled = max(0, config.search.trials - anchors)
+    out.print(
+        f"[bold]trials[/]   {config.search.trials}: {min(anchors, config.search.trials)} rules and {sampled} proposed "
+        f"by {config.search.sampler}, {config.search.seeds_per_trial} seeds each; then "
+        f"{forecast.least_confirmations:,} to {forecast.most_confirmations:,} confirmation runs"
+    )
+    out.print(
+        f"[bold]time[/]     {duration(forecast.least_seconds)} to {duration(forecast.most_seconds)} with {workers} "
+        f"worker{'s' * (workers > 1)} on this machine, depending on how soon the verdicts are decided"
+    )
+    for warning in warnings(plan, forecast):
+        err.print(f"[yellow]warning[/]  {warning}")
+
+
+def warnings(plan: StudyPlan, forecast: Forecast) -> Iterator[str]:
+    """What will run but disappoint."""
+    margin = plan.config.confirm.margin
+    if forecast.resolvable_margin > margin:
+        yield (
+            f"the test split is too small for a margin of {100 * margin:.2g} points to hold on other images: it "
+            f"resolves about {100 * forecast.resolvable_margin:.2g} points; verdicts at this margin speak of this "
+            "test split only"
+        )
+    if len(plan.anchors) >= plan.config.search.trials:
+        yield (
+            f"{plan.config.search.trials} trials are all spent on the {len(plan.anchors)} rules; set search.trials "
+            "higher for a search"
+        )
+    known = {(fitted.rule, fitted.budget) for fitted in plan.compared}
+    for rule in plan.config.rules.compared:
+        absent = [str(budget) for budget in plan.config.budgets if (rule, budget) not in known]
+        if absent:
+            where = ", ".join(absent)
+            yield f"rule {rule} is left out at {where}: no member fits both the budget and the stages' ranges"
+
+
+def _rule_table(plan: StudyPlan) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("rule")
+    fits = {(fitted.rule, fitted.budget): fitted for fitted in plan.judged + plan.compared}
+    for budget in plan.config.budgets:
+        table.add_column(limit(budget), justify="right")
+
+    def cell(rule: Rule, budget: Budget) -> str:
+        fitted = fits.get((rule, budget))
+        return f"{fitted.schedule} {fitted.budget_used:4.0%}" if fitted else "-"
+
+    for rule in plan.config.rules.judged + plan.config.rules.compared:
+        name = f"{rule} (judged)" if rule in plan.config.rules.judged else str(rule)
+        table.add_row(name, *(cell(rule, budget) for budget in plan.config.budgets))
+    return table
+
+
+def show_verdicts(findings: Findings) -> None:
+    """One table of verdicts."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("budget", "rule", "schedule", "accuracy", "best confirmed", "accuracy", "regret", "verdict"):
+        table.add_column(heading, justify="right" if heading in ("accuracy", "regret") else "left")
+    for finding in findings.findings:
+        verdict = finding.verdict
+        rule, best = finding.rule, finding.best
+        table.add_row(
+            limit(finding.case.budget),
+            str(finding.case.rule),
+            str(rule.schedule),
+            f"{100 * rule.accuracy.mean:.2f} %" if rule.accuracy else "-",
+            str(best.schedule),
+            f"{100 * best.accuracy.mean:.2f} %" if best.accuracy else "-",
+            f"{100 * verdict.regret.low:.2f} to {100 * verdict.regret.high:.2f}",
+            f"[{_STYLES[verdict.outcome]}]{verdict.outcome}[/]",
+        )
+    out.print(table)
+    confirm = findings.plan.config.confirm
+    out.print(
+        f"regret in points of test accuracy with its {confirm.confidence:.0%} interval; margin "
+        f"{100 * confirm.margin:.2g} points"
+    )
+
+
+def show_next(where: Path, has_findings: bool, stopped: bool) -> None:
+    """Where the results lie and what to do next."""
+    if stopped:
+        err.print("[yellow]stopped[/]  max_wall_hours is over; --resume goes on")
+    if has_findings:
+        out.print(f"[bold]report[/]   {where / 'report.html'}", soft_wrap=True)
+        out.print(f"[bold]best[/]     {where / 'best'}", soft_wrap=True)
+        out.print(f"[bold]next[/]     filter-search train {where / 'best'}/BUDGET", soft_wrap=True)
+
+
+def show_status(progress: Progress, best: Sequence[Best], findings: Findings | None) -> None:
+    """Progress, the best so far per budget, and the verdicts once there are cases."""
+    out.print(f"[bold]search[/]   {_said(progress, 'search')}")
+    if progress.confirmations:
+        out.print(f"[bold]confirm[/]  {_said(progress, 'confirm')}")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("budget", "best so far", "validation accuracy"):
+        table.add_column(heading, justify="right" if heading == "validation accuracy" else "left")
+    for each in best:
+        table.add_row(limit(each.budget), each.schedule, f"{100 * each.accuracy:.2f} %")
+    out.print(table)
+    if findings and findings.findings:
+        show_verdicts(findings)
+
+
+def limit(budget: Budget) -> str:
+    """A budget for people, `params <= 1,500`."""
+    return f"{budget.cost} <= {amount(budget.cost, budget.limit)}"
+
+
+def duration(seconds: float) -> str:
+    """A time for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

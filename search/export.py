@@ -1,0 +1,232 @@
+"""The best candidates as files that need nothing of this package, and their training at full fidelity.
+
+Owns the content of `best/`. Which schedule is best is decided in `findings`, how it is trained in `training`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from safetensors.torch import save
+from scipy.stats import binomtest
+
+from search import wording
+from search.config import StudyConfig
+from search.configfile import parse
+from search.cost import COST_NAMES, Budget
+from search.data import Splits, load
+from search.errors import ConfigError, NoTrialError
+from search.evaluate import Evaluate, Failed, Fidelity, OnEpoch, Run, Scored
+from search.findings import Confirmed, Findings, by_budget
+from search.folder import environment, make, write_json, write_whole
+from search.networks import check_stages
+from search.plainyaml import dump
+from search.plainyaml import load as load_yaml
+from search.plan import StudyPlan
+from search.schedule import FilterSchedule
+from search.study import run_seeds
+from search.training import TrainingEvaluator, choose_device
+from search.verdict import Interval
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("search"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A candidate trained at full fidelity.
+
+    Attributes:
+        schedule: The candidate.
+        seed: What settled the run.
+        epochs: Epochs trained.
+        accuracy: On the test split, with its 95 % Wilson interval over images: a fraction.
+        images: Images of the test split.
+        folder: Where weights and result lie.
+    """
+
+    schedule: FilterSchedule
+    seed: int
+    epochs: int
+    accuracy: Interval
+    images: int
+    folder: Path
+
+
+def export_best(plan: StudyPlan, findings: Findings, folder: Path, evaluate: Evaluate) -> list[Path]:
+    """Write each budget's best confirmed schedule to `best/<budget>/` as configuration, weights, model and card.
+
+    The weights are those of the first confirmation seed, fixed in advance and never the best on test, trained again
+    here since no run of a study keeps weights. A run that fails is told of in the card in place of weights.
+
+    Returns:
+        The folders written, in the order of the budgets.
+
+    Raises:
+        StorageError: A file cannot be written.
+    """
+    written = []
+    for budget, best in by_budget(findings.findings).items():
+        seed = run_seeds(plan.config.seed, "confirm", best.schedule, 0, 1)[0]
+        fidelity = Fidelity(plan.config.training.epochs)
+        (run,) = evaluate(best.schedule, [seed], fidelity, "test", keep_weights=True)
+        where = folder / "best" / budget.folder
+        _write(plan, budget, best, run, where)
+        written.append(where)
+    return written
+
+
+def train_best(best: Path, on_epoch: OnEpoch) -> Trained:
+    """Train an exported candidate for `training.full_epochs` on the study's own training split; score it on test.
+
+    The seed is that of the exported weights, so training and validation images are theirs as well. Weights and result
+    go to `trained/` in the candidate's folder.
+
+    Args:
+        best: A folder `export_best` wrote.
+        on_epoch: Called after each epoch with its number and the validation accuracy; True stops.
+
+    Raises:
+        ConfigError: The folder holds no configuration, or one that cannot be used.
+        DataError: The data cannot be read.
+        NoTrialError: The training diverged or ran out of memory.
+        StorageError: The result cannot be written.
+    """
+    config, schedule, seed = _read(best)
+    data = load(config.data)
+    check_stages(len(schedule), data.image_shape)
+    splits = Splits(data.labels, config.data)
+    device = choose_device(config.compute.device)
+    evaluate = TrainingEvaluator(config.network, config.training, data, splits, device)
+    fidelity = Fidelity(config.training.full_epochs)
+    (run,) = evaluate(schedule, [seed], fidelity, "test", on_epoch, keep_weights=True)
+    if isinstance(run, Failed):
+        msg = f"training {schedule} for {fidelity.epochs} epochs failed: {run.detail}; lower training.learning_rate"
+        raise NoTrialError(msg)
+    trained = Trained(schedule, seed, run.epochs, _wilson(run), len(run.correct), best / "trained")
+    make(trained.folder)
+    write_whole(trained.folder / "weights.safetensors", _weights(run))
+    command = ["filter-search", "train", str(best)]
+    result = {
+        "schema": 1,
+        "schedule": str(schedule),
+        "epochs": run.epochs,
+        "split": "test",
+        "images": trained.images,
+        "accuracy": _limits(trained.accuracy),
+        "environment": environment(command, seed, 1, str(device)),
+    }
+    write_json(trained.folder / "result.json", result)
+    return trained
+
+
+def _write(plan: StudyPlan, budget: Budget, best: Confirmed, run: Run, where: Path) -> None:
+    make(where)
+    training = Splits(plan.data.labels, plan.config.data).train_validation(run.seed).training
+    mean, deviation = ([round(float(value), 6) for value in values] for values in plan.data.normalisation(training))
+    values: dict[str, Any] = {
+        "schema": 1,
+        "schedule": str(best.schedule),
+        "budget": str(budget),
+        "seed": run.seed,
+        "input_shape": list(plan.data.image_shape),
+        "classes": plan.data.classes,
+        "normalisation": {"mean": mean, "deviation": deviation},
+        "confirmed": {
+            "split": "test",
+            "accuracy": None if best.accuracy is None else _limits(best.accuracy),
+            "runs": best.runs,
+        },
+        "weights": {"accuracy": run.accuracy} if isinstance(run, Scored) else {"failed": run.reason},
+        "study": plan.config.model_dump(mode="json"),
+    }
+    head = "# An exported candidate; `filter-search train` on its folder trains it at full fidelity.\n"
+    write_whole(where / "config.yaml", head + dump(values))
+    write_whole(where / "model.py", model_source(plan, best.schedule, mean, deviation))
+    write_whole(where / "README.md", _card(plan, budget, best, run))
+    if isinstance(run, Scored):
+        write_whole(where / "weights.safetensors", _weights(run))
+    else:
+        (where / "weights.safetensors").unlink(missing_ok=True)
+
+
+def model_source(plan: StudyPlan, schedule: FilterSchedule, mean: Sequence[float], deviation: Sequence[float]) -> str:
+    """Plain PyTorch source of the network, its modules named as in the study so that weights load.
+
+    Args:
+        plan: The study.
+        schedule: The candidate.
+        mean: Of each channel over the training images, shape `(channels,)`.
+        deviation: Likewise.
+    """
+    channels, height, width = plan.data.image_shape
+    return _TEMPLATES.get_template("model.py.jinja").render(
+        schedule=schedule,
+        stages=list(zip((channels, *schedule.filters), schedule.filters, strict=False)),
+        blocks=plan.config.network.blocks_per_stage,
+        image=f"{channels}x{height}x{width}",
+        classes=plan.data.classes,
+        mean=list(mean),
+        deviation=list(deviation),
+    )
+
+
+def _card(plan: StudyPlan, budget: Budget, best: Confirmed, run: Run) -> str:
+    """The model card."""
+    splits = Splits(plan.data.labels, plan.config.data)
+    drawn = splits.train_validation(run.seed)
+    return _TEMPLATES.get_template("model_card.md.jinja").render(
+        plan=plan,
+        config=plan.config,
+        budget=wording.budget_text(budget),
+        best=best,
+        origin="by the surrogate model" if best.origin == "surrogate" else f"as the rule {best.origin}",
+        run=run,
+        scored=isinstance(run, Scored),
+        images={"training": len(drawn.training), "validation": len(drawn.validation), "test": len(splits.test)},
+        costs={cost: wording.amount(cost, best.costs[cost]) for cost in COST_NAMES},
+        words=wording,
+    )
+
+
+def _read(best: Path) -> tuple[StudyConfig, FilterSchedule, int]:
+    """What an exported configuration asks for.
+
+    Raises:
+        ConfigError: It cannot be read, or is none.
+    """
+    path = best / "config.yaml"
+    try:
+        values = load_yaml(path.read_text(), str(path))
+    except (OSError, UnicodeDecodeError):
+        values = None
+    match values:
+        case {"schema": 1, "schedule": str(schedule), "seed": int(seed), "study": dict(study)} if seed >= 0:
+            return parse(study, str(path)), FilterSchedule.parse(schedule), seed
+    msg = (
+        f"{path} is no exported configuration; name a folder that `filter-search export` wrote, below a study's best/"
+    )
+    raise ConfigError(msg)
+
+
+def _weights(run: Scored) -> bytes:
+    assert run.weights is not None  # asked for
+    return save({name: tensor.contiguous().cpu() for name, tensor in run.weights.items()})
+
+
+def _wilson(run: Scored) -> Interval:
+    """Accuracy with its Wilson interval (1927, doi:10.1080/01621459.1927.10502953) over images drawn independently."""
+    limits = binomtest(int(np.sum(run.correct)), len(run.correct)).proportion_ci(method="wilson")
+    return Interval(run.accuracy, float(limits.low), float(limits.high))
+
+
+def _limits(interval: Interval) -> dict[str, float]:
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high}

@@ -1,0 +1,387 @@
+"""What a study found, as pictures: confirmation, accuracy against each cost, the growth ratio that serves best.
+
+Owns marks, colours and layout; every number comes from `findings` and the trials. Colours are Okabe and Ito's, which
+people with any colour vision can tell apart, and each also goes with a mark or a word.
+"""
+
+import io
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.transforms import blended_transform_factory
+from numpy.typing import NDArray
+
+from search.config import ConfirmConfig
+from search.cost import CostName
+from search.findings import Confirmed, Finding, Findings
+from search.verdict import Comparison, Outcome
+from search.wording import OUTCOMES, amount, listed, number, origin_text, percent, question, ratio, share, short_budget
+
+_WIDTH = 8.0  # inches; 800 pixels on a page
+_BLUE, _VERMILLION, _GREY, _INK, _PALE = "#0072B2", "#D55E00", "#6B6B6B", "#1A1A1A", "#ECECEC"
+COLOURS: dict[Outcome, str] = {"near-optimal": _BLUE, "not near-optimal": _VERMILLION, "undecided": _GREY}
+SIGNS: dict[Outcome, str] = {"near-optimal": "✓", "not near-optimal": "✗", "undecided": "?"}
+_SIDE_MARKS: dict[Outcome, str] = {"near-optimal": "o", "not near-optimal": "D", "undecided": "s"}
+_JUDGED_MARKS, _COMPARED_MARKS = "*XPdh", "osD^v<>pH8"
+_COST_LABELS: dict[CostName, str] = {
+    "params": "parameters",
+    "macs": "multiply-adds (MACs) per image",
+    "activations": "activations per image",
+    "memory": "predicted training memory",
+}
+_STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib, so files are the same everywhere
+    "font.size": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8A8A8A",
+    "axes.labelcolor": _INK,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "svg.hashsalt": "filter-search",  # the same picture is the same file
+    "svg.fonttype": "path",
+    "savefig.facecolor": "white",
+}
+
+
+@dataclass(frozen=True)
+class TrialPoint:
+    """A complete trial as the pictures see it.
+
+    Attributes:
+        origin: The rule it is a member of, or the sampler.
+        cost: Its cost on the picture's axis.
+        accuracy: Mean validation accuracy, a fraction.
+    """
+
+    origin: str
+    cost: int
+    accuracy: float
+
+
+def to_svg(figure: Figure) -> str:
+    """The figure as SVG text, the same for the same figure."""
+    text = io.StringIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure as a PNG of 1,600 pixels' width, sharp at 800."""
+    image = io.BytesIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(image, format="png", dpi=200, metadata={"Software": None})
+    return image.getvalue()
+
+
+def confirmation(findings: Findings) -> Figure:
+    """Per case: every challenger's mean test accuracy minus the rule's, with simultaneous limits, against the margin.
+
+    Args:
+        findings: With at least one finding.
+    """
+    confirm = findings.plan.config.confirm
+    rows = list(_rows(findings.findings))
+    title = question(findings.plan.data.name, [finding.case.rule for finding in findings.findings])
+    summary = textwrap.wrap(_summary(findings.findings), 100)
+    top, bottom = 0.5 + 0.21 * len(summary), 0.98
+    height = top + bottom + 0.25 * rows[-1].bottom
+    with _figure(height) as figure:
+        axes = figure.add_axes((0.31, bottom / height, 0.38, 1 - (top + bottom) / height))
+        figure.text(0.015, 1 - 0.13 / height, title, size=14, weight="bold", va="top")
+        figure.text(0.015, 1 - 0.42 / height, "\n".join(summary), size=10, va="top", linespacing=1.35)
+        _draw_scale(axes, findings.findings, confirm, rows[-1].bottom)
+        for row in rows:
+            if row.challenger is None:
+                _draw_heading(figure, axes, row, confirm.margin)
+            else:
+                _draw_comparison(figure, axes, row, row.challenger, confirm.margin)
+        figure.legend(handles=_side_handles(), loc="lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def accuracy_against_cost(findings: Findings, trials: Sequence[TrialPoint], cost: CostName) -> Figure:
+    """Every trial's validation accuracy against one cost, with the rules, the front and the budgets on that cost.
+
+    The front is the best validation accuracy from left to right, a description of the search and not a finding.
+    """
+    with _figure(4.4) as figure:
+        axes = figure.add_axes((0.085, 0.13, 0.635, 0.715))
+        title = f"Validation accuracy against {_COST_LABELS[cost]}"
+        figure.text(0.015, 0.97, title, size=11.5, weight="bold", va="top")
+        axes.set_xlabel(_COST_LABELS[cost])
+        axes.set_ylabel("validation accuracy (%)")
+        axes.grid(color=_PALE, linewidth=0.8)
+        axes.set_axisbelow(True)
+        _draw_trials(axes, findings, trials)
+        _draw_front(axes, trials)
+        _scale_cost(axes, findings, trials, cost)
+        _scale_accuracy(axes, [trial.accuracy for trial in trials])
+        axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, fontsize=9, borderaxespad=0)
+    return figure
+
+
+def ratios(findings: Findings) -> Figure:
+    """Per budget: the growth ratio that serves best with its interval, and where doubling lies.
+
+    Args:
+        findings: With at least one rule of thumb.
+    """
+    found = findings.rule_of_thumb
+    height = 1.25 + 0.34 * len(found)
+    with _figure(height) as figure:
+        axes = figure.add_axes((0.26, 0.62 / height, 0.5, 0.34 * len(found) / height))
+        figure.text(0.015, 1 - 0.13 / height, "Growth ratio that serves best", size=11.5, weight="bold", va="top")
+        axes.set_xscale("log", base=2)
+        axes.set_xlim(0.23, 4.4)
+        axes.set_ylim(len(found) - 0.5, -0.5)
+        axes.xaxis.set_major_locator(FixedLocator([0.25, 0.5, 1, 2, 4]))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: ratio(value)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel("filters of a stage over filters of the stage before")
+        axes.axvline(2, color=_INK, linewidth=1.2, linestyle=(0, (4, 2)))
+        _above(axes, 2, "doubling")
+        axes.set_yticks(range(len(found)), [short_budget(each.budget) for each in found])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        for place, each in enumerate(found):
+            interval = each.interval
+            axes.plot([interval.low, interval.high], [place, place], color=_BLUE, linewidth=2.2)
+            axes.plot(interval.ratio, place, "o", color=_BLUE, markersize=7)
+            text = f"{ratio(interval.ratio)}  [{ratio(interval.low)}, {ratio(interval.high)}]"
+            _beside(figure, axes, 0.785, place, text)
+    return figure
+
+
+@contextmanager
+def _figure(height: float) -> Iterator[Figure]:
+    with mpl.rc_context(_STYLE):
+        yield Figure(figsize=(_WIDTH, height))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A line of the confirmation picture: a case's heading, or one of its challengers."""
+
+    finding: Finding
+    challenger: Confirmed | None
+    centre: float
+    bottom: float
+
+
+def _rows(findings: Sequence[Finding]) -> Iterator[_Row]:
+    """Headings, and challengers best first, from top to bottom; a unit is one challenger's line."""
+    y = 0.0
+    for finding in findings:
+        yield _Row(finding, None, y + 0.7, y + 1.3)
+        y += 1.3
+        comparisons = finding.verdict.comparisons
+        for challenger in sorted(finding.challengers, key=lambda each: -comparisons[str(each.schedule)].mean):
+            yield _Row(finding, challenger, y + 0.5, y + 1.0)
+            y += 1.0
+        y += 0.3
+
+
+def _summary(findings: Sequence[Finding]) -> str:
+    """The verdicts in one line: budgets by outcome, with the rule where several are judged."""
+    several = len({finding.case.rule for finding in findings}) > 1
+    parts = []
+    for outcome in OUTCOMES:
+        names = [
+            f"{each.case.rule} within {short_budget(each.case.budget)}" if several else short_budget(each.case.budget)
+            for each in findings
+            if each.verdict.outcome == outcome
+        ]
+        if names:
+            parts.append(f"{outcome.capitalize()}{':' if several else ' within'} {listed(names)}.")
+    return " ".join(parts)
+
+
+def _draw_scale(axes: Axes, findings: Sequence[Finding], confirm: ConfirmConfig, bottom: float) -> None:
+    left, right = _limits(findings, confirm.margin)
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, 0)
+    axes.yaxis.set_visible(False)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(
+        f"test accuracy minus the rule's, in points; grey: within the margin of {number(confirm.margin)}\n"
+        f"lines: limits that hold with {share(confirm.confidence)} confidence over all looks together"
+    )
+
+
+def _limits(findings: Sequence[Finding], margin: float) -> tuple[float, float]:
+    """The span of the axis in points: all of what matters, with far worse challengers cut off on the left."""
+    known = [each for finding in findings for each in finding.verdict.comparisons.values() if each.runs]
+    right = 100 * max([2 * margin, *(each.high for each in known if each.high < 1)])
+    left = 100 * min([-margin, *(each.low for each in known)])
+    return max(left, -2 * right) * 1.08, right * 1.08
+
+
+def _draw_heading(figure: Figure, axes: Axes, row: _Row, margin: float) -> None:
+    finding, outcome = row.finding, row.finding.verdict.outcome
+    transform = blended_transform_factory(figure.transFigure, axes.transData)
+    rule = finding.rule
+    accuracy = f", {percent(rule.accuracy.mean)}" if rule.accuracy else ""
+    axes.plot([0.015, 0.985], [row.bottom - 1.3] * 2, transform=transform, color="#C8C8C8", linewidth=1, clip_on=False)
+    _beside(figure, axes, 0.015, row.centre, short_budget(finding.case.budget), weight="bold")
+    _beside(figure, axes, 0.31, row.centre, f"{finding.case.rule}: {rule.schedule}{accuracy}")
+    verdict = f"{SIGNS[outcome]} {outcome}"
+    _beside(figure, axes, 0.985, row.centre, verdict, COLOURS[outcome], "right", "bold")
+    span = [row.bottom, row.bottom + len(finding.challengers)]
+    axes.fill_betweenx(span, 0, 100 * margin, color="#E4E4E4", linewidth=0)
+    axes.plot([0, 0], span, color=_INK, linewidth=1.2)
+    axes.plot([100 * margin] * 2, span, color=_INK, linewidth=1, linestyle=(0, (4, 2)))
+
+
+def _draw_comparison(figure: Figure, axes: Axes, row: _Row, challenger: Confirmed, margin: float) -> None:
+    comparison = row.finding.verdict.comparisons[str(challenger.schedule)]
+    label = f"{challenger.schedule}  {origin_text(challenger.origin)}"
+    _beside(figure, axes, 0.03, row.centre, textwrap.shorten(label, 34, placeholder="…") if len(label) > 34 else label)
+    if not comparison.runs:
+        _beside(figure, axes, 0.705, row.centre, "no look yet", _GREY)
+        return
+    outcome = _side(comparison, margin)
+    colour = COLOURS[outcome]
+    left, right = axes.get_xlim()
+    low, mean, high = (100 * value for value in (comparison.low, comparison.mean, comparison.high))
+    axes.plot([max(low, left), min(high, right)], [row.centre] * 2, color=colour, linewidth=2.2, solid_capstyle="butt")
+    if left < mean < right:
+        axes.plot(mean, row.centre, _SIDE_MARKS[outcome], color=colour, markersize=6.5)
+    if low < left:
+        axes.plot(left, row.centre, "<", color=colour, clip_on=False)
+    if high > right:
+        axes.plot(right, row.centre, ">", color=colour, clip_on=False)
+    _beside(figure, axes, 0.705, row.centre, _signed(mean), colour)
+    _beside(figure, axes, 0.775, row.centre, f"[{_signed(low)}, {_signed(high)}]")
+    _beside(figure, axes, 0.985, row.centre, f"{comparison.runs} runs", _GREY, "right")
+
+
+def _side(comparison: Comparison, margin: float) -> Outcome:
+    """What one challenger alone says of the rule."""
+    if comparison.low > margin:
+        return "not near-optimal"
+    return "near-optimal" if comparison.settled else "undecided"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _side_handles() -> list[Line2D]:
+    said: dict[Outcome, str] = {
+        "not near-optimal": "better by more than the margin",
+        "near-optimal": "not better by more than the margin",
+        "undecided": "open",
+    }
+    return [
+        Line2D([], [], color=COLOURS[outcome], marker=_SIDE_MARKS[outcome], linewidth=2.2, label=said[outcome])
+        for outcome in OUTCOMES
+    ]
+
+
+def _beside(
+    figure: Figure,
+    axes: Axes,
+    x: float,
+    y: float,
+    text: str,
+    colour: str = _INK,
+    align: Literal["left", "right"] = "left",
+    weight: Literal["normal", "bold"] = "normal",
+) -> None:
+    """Text anywhere in the figure: x as a fraction of it, y in data."""
+    transform = blended_transform_factory(figure.transFigure, axes.transData)
+    axes.text(x, y, text, transform=transform, color=colour, ha=align, va="center", weight=weight)
+
+
+def _draw_trials(axes: Axes, findings: Findings, trials: Sequence[TrialPoint]) -> None:
+    rules = findings.plan.config.rules
+    judged, compared = ([str(rule) for rule in which] for which in (rules.judged, rules.compared))
+    sampled = [trial for trial in trials if trial.origin not in (*judged, *compared)]
+    axes.plot(*_columns(sampled), ".", color="#9A9A9A", markersize=6, label="sampled")
+    for rule, mark in zip(compared, cycle(_COMPARED_MARKS), strict=False):
+        own = _columns([trial for trial in trials if trial.origin == rule])
+        axes.plot(*own, mark, mfc="white", mec=_BLUE, mew=1.2, markersize=6.5, label=rule, zorder=3)
+    for rule, mark in zip(judged, cycle(_JUDGED_MARKS), strict=False):
+        own = _columns([trial for trial in trials if trial.origin == rule])
+        axes.plot(*own, mark, mfc=_VERMILLION, mec="white", markersize=15, label=f"{rule} (judged)", zorder=4)
+
+
+def _columns(trials: Sequence[TrialPoint]) -> tuple[list[int], list[float]]:
+    return [trial.cost for trial in trials], [_error(trial.accuracy) for trial in trials]
+
+
+def _error(accuracy: float) -> float:
+    """The error an accuracy is drawn at; an error of 0 has no logarithm."""
+    return max(1 - accuracy, 5e-4)
+
+
+def _draw_front(axes: Axes, trials: Sequence[TrialPoint]) -> None:
+    ordered = sorted(trials, key=lambda trial: (trial.cost, -trial.accuracy))
+    costs = [trial.cost for trial in ordered]
+    best: NDArray[np.float64] = np.minimum.accumulate([_error(trial.accuracy) for trial in ordered] or [1.0])
+    axes.plot(
+        costs, best[: len(costs)], color=_INK, linewidth=1.1, drawstyle="steps-post", label="best so far, by cost"
+    )
+
+
+def _scale_cost(axes: Axes, findings: Findings, trials: Sequence[TrialPoint], cost: CostName) -> None:
+    limits = [budget.limit for budget in findings.plan.config.budgets if budget.cost == cost]
+    shown = [*limits, *(trial.cost for trial in trials)] or [1]
+    axes.set_xscale("log", base=2 if cost == "memory" else 10)
+    axes.set_xlim(min(shown) / 1.15, max(shown) * 1.15)
+    wide = max(shown) > 300 * min(shown)
+    if cost != "memory":
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _brief(cost, value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    last = -math.inf
+    for limit in sorted(limits):
+        axes.axvline(limit, color=_INK, linewidth=1.2, linestyle=(0, (4, 2)))
+        here = math.log(limit / min(shown)) / math.log(1.4 * max(shown) / min(shown))
+        if here - last > 0.2:  # of the axis; labels nearer to each other would overlap
+            _above(axes, limit, f"budget {amount(cost, limit)}")
+            last = here
+
+
+def _above(axes: Axes, x: float, text: str) -> None:
+    """A label above the axes at a place on them."""
+    axes.annotate(
+        text, (x, 1), (0, 4), xycoords=("data", "axes fraction"), textcoords="offset points", ha="center", fontsize=9
+    )
+
+
+def _scale_accuracy(axes: Axes, accuracies: Sequence[float]) -> None:
+    """Errors on a log scale, upside down and labelled as accuracies: near 100 % differences are in the errors."""
+    errors = [_error(accuracy) for accuracy in accuracies] or [0.1, 0.01]
+    low, high = min(errors) / 1.15, max(errors) * 1.15
+    axes.set_yscale("log")
+    axes.set_ylim(high, low)
+    ticks = [0.9, 0.7, 0.5, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.04, 0.03, 0.02, 0.015, 0.01, 0.005, 0.002, 0.001]
+    axes.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 - 100 * value:.4g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _brief(cost: CostName, value: float) -> str:
+    """A cost short enough for a tick: `1.5k`."""
+    if cost == "memory":
+        return amount("memory", round(value)).replace(".0 ", " ")
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.4g}{unit}"
+    return f"{value:.4g}"

@@ -1,0 +1,303 @@
+"""The report: one self-contained HTML page of what was asked, what was found, how sure that is and how to repeat it.
+
+A projection of `findings`, the storage and environment.json; decides and trains nothing. What the page looks like is
+in `templates/report.html.jinja`, what its sentences say in `wording`.
+"""
+
+import base64
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+from optuna.trial import FrozenTrial, TrialState
+
+from search import figures, wording
+from search.cost import COST_NAMES, Costs
+from search.data import Splits
+from search.figures import TrialPoint
+from search.findings import Confirmed, Finding, Findings, by_budget
+from search.folder import make, write_whole
+from search.progress import progress
+from search.rules import Fit
+from search.schedule import FilterSchedule
+from search.study import Storage, accuracy_of, costs_of
+from search.verdict import Outcome
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure on the page.
+
+    Attributes:
+        name: Of its files in `figures/`.
+        uri: The SVG as a data URI: inlined as elements, figures would share and overwrite each other's ids.
+        alt: What it shows, for who cannot see it.
+        reading: How to read it, in one line.
+    """
+
+    name: str
+    uri: str
+    alt: str
+    reading: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """A verdict as the page shows it."""
+
+    outcome: Outcome
+    sign: str
+    title: str
+    sentence: str
+    facts: tuple[tuple[str, str], ...]
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RuleRow:
+    """A rule under one budget, as the page's table shows it: accuracies in percent."""
+
+    rule: str
+    judged: bool
+    schedule: str
+    budget_used: str
+    validation: str
+    validation_runs: int
+    test: str
+    test_runs: int
+
+
+@dataclass(frozen=True)
+class BestRow:
+    """The best confirmed schedule under one budget, as the page's table shows it."""
+
+    budget: str
+    schedule: str
+    origin: str
+    test: str
+    test_runs: int
+    costs: tuple[str, ...]
+
+
+def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
+    """Write report.html and its figures as SVG and PNG; return the page's path.
+
+    Raises:
+        StorageError: A file cannot be written.
+    """
+    trials = storage.trials("search", TrialState.COMPLETE)
+    pictures = {picture.name: picture for picture in _write_pictures(folder, findings, trials)}
+    environment = Environment(
+        loader=PackageLoader("search"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["keep_schedules"] = _keep_schedules
+    page = environment.get_template("report.html.jinja").render(
+        plan=findings.plan,
+        config=findings.plan.config,
+        question=findings.plan.config.question,
+        answer=wording.answer(findings.findings),
+        cards=[_card(findings, finding) for finding in findings.findings],
+        pictures=pictures,
+        best=_best_rows(findings),
+        rules=_rule_tables(findings, trials),
+        rules_of_thumb=[wording.ratio_sentence(each) for each in findings.rule_of_thumb],
+        weighted=_weighted(findings),
+        splits=_splits(findings),
+        progress=progress(storage),
+        environment=_environment(folder),
+        words=wording,
+        cost_names=COST_NAMES,
+    )
+    write_whole(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def _write_pictures(folder: Path, findings: Findings, trials: Sequence[FrozenTrial]) -> Iterator[Picture]:
+    """Every figure there is something to show in."""
+    make(folder / "figures")
+    margin = wording.points(findings.plan.config.confirm.margin)
+    if findings.findings:
+        yield _write_picture(
+            folder,
+            "confirmation",
+            figures.confirmation(findings),
+            "Interval plot of every confirmed challenger's test accuracy minus the rule's, by budget. "
+            + wording.answer(findings.findings),
+            "Each line is one schedule's gain over the rule. Wholly right of the grey band, it beats the rule by more "
+            f"than {margin}; ending left of the band's right edge, it does not.",
+        )
+    if findings.rule_of_thumb:
+        yield _write_picture(
+            folder,
+            "ratios",
+            figures.ratios(findings),
+            "Interval plot of the growth ratio that serves best under each budget, with doubling marked at 2. "
+            + " ".join(map(wording.ratio_sentence, findings.rule_of_thumb)),
+            "Doubling is the dashed line at 2; under a budget whose line misses it, another ratio serves better.",
+        )
+    for cost in COST_NAMES if trials else ():
+        shown = [TrialPoint(trial.user_attrs["origin"], costs_of(trial)[cost], accuracy_of(trial)) for trial in trials]
+        yield _write_picture(
+            folder,
+            f"accuracy-{cost}",
+            figures.accuracy_against_cost(findings, shown, cost),
+            f"Scatter plot of the validation accuracy of {len(trials)} trials against {cost}, with rules marked.",
+            "Higher is better, further left is cheaper; the line is the best accuracy seen at each cost, which noise "
+            "flatters.",
+        )
+
+
+def _write_picture(folder: Path, name: str, figure: Figure, alt: str, reading: str) -> Picture:
+    svg = figures.to_svg(figure)
+    write_whole(folder / "figures" / f"{name}.svg", svg)
+    write_whole(folder / "figures" / f"{name}.png", figures.to_png(figure))
+    uri = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+    return Picture(name, uri, alt, reading)
+
+
+def _card(findings: Findings, finding: Finding) -> Card:
+    confirm, case, verdict = findings.plan.config.confirm, finding.case, finding.verdict
+    used = finding.rule.costs[case.budget.cost] / case.budget.limit
+    best = "itself" if finding.best is finding.rule else _described(finding.best)
+    facts = [
+        (
+            str(case.rule),
+            f"{case.schedule}: {wording.accuracy_text(finding.rule)}; uses {wording.share(used)} of the budget",
+        ),
+        ("best confirmed", best),
+    ]
+    if verdict.runs:
+        facts.append(
+            ("regret", f"{wording.range_text(verdict.regret)}, estimate {wording.points(verdict.regret.mean)}")
+        )
+    facts.append(("margin", wording.points(confirm.margin)))
+    remarks = (
+        wording.price_of_decision(finding),
+        wording.image_sentence(finding, confirm),
+        wording.unexplored_sentence(finding, confirm),
+    )
+    return Card(
+        outcome=verdict.outcome,
+        sign=figures.SIGNS[verdict.outcome],
+        title=f"{case.rule} within {wording.budget_text(case.budget)}",
+        sentence=wording.headline(finding, confirm),
+        facts=tuple(facts),
+        remarks=tuple(filter(None, remarks)),
+    )
+
+
+def _described(confirmed: Confirmed) -> str:
+    origin = wording.origin_text(confirmed.origin)
+    return f"{confirmed.schedule}, {origin}: {wording.accuracy_text(confirmed)}"
+
+
+def _best_rows(findings: Findings) -> list[BestRow]:
+    return [
+        BestRow(
+            wording.short_budget(budget),
+            str(best.schedule),
+            wording.origin_text(best.origin),
+            _test_text(best),
+            best.runs,
+            _costs_text(best.costs),
+        )
+        for budget, best in by_budget(findings.findings).items()
+    ]
+
+
+def _costs_text(costs: Costs) -> tuple[str, ...]:
+    return tuple(wording.amount(cost, costs[cost]) for cost in COST_NAMES)
+
+
+def _rule_tables(findings: Findings, trials: Sequence[FrozenTrial]) -> list[tuple[str, list[RuleRow]]]:
+    """For every budget its rules, best validation accuracy first."""
+    scores: dict[FilterSchedule, list[float]] = defaultdict(list)
+    for trial in trials:
+        runs = trial.user_attrs["runs"]
+        scores[FilterSchedule.parse(trial.user_attrs["schedule"])] += [run["accuracy"] for run in runs]
+    confirmed = {
+        (finding.case.budget, each.schedule): each
+        for finding in findings.findings
+        for each in (finding.rule, *finding.challengers)
+    }
+    plan = findings.plan
+    tables: list[tuple[str, list[RuleRow]]] = []
+    for budget in plan.config.budgets:
+        fits = [fit for fit in plan.judged + plan.compared if fit.budget == budget]
+        fits.sort(key=lambda fit: -float(np.mean(scores.get(fit.schedule, [-1.0]))))
+        rows = [
+            _rule_row(fit, fit in plan.judged, scores.get(fit.schedule, []), confirmed.get((budget, fit.schedule)))
+            for fit in fits
+        ]
+        tables.append((wording.budget_text(budget), rows))
+    return tables
+
+
+def _rule_row(fit: Fit, judged: bool, scores: Sequence[float], confirmed: Confirmed | None) -> RuleRow:
+    return RuleRow(
+        rule=str(fit.rule),
+        judged=judged,
+        schedule=str(fit.schedule),
+        budget_used=wording.share(fit.budget_used),
+        validation=_validation_text(scores),
+        validation_runs=len(scores),
+        test=_test_text(confirmed) if confirmed else "",
+        test_runs=confirmed.runs if confirmed else 0,
+    )
+
+
+def _validation_text(scores: Sequence[float]) -> str:
+    """Mean and its standard error, in percent."""
+    if not scores:
+        return ""
+    mean = f"{100 * float(np.mean(scores)):.2f}"
+    return f"{mean} ± {100 * float(np.std(scores, ddof=1)) / len(scores) ** 0.5:.2f}" if len(scores) > 1 else mean
+
+
+def _test_text(confirmed: Confirmed) -> str:
+    """Mean and its interval, in percent."""
+    if confirmed.accuracy is None:
+        return ""
+    mean, low, high = (100 * value for value in astuple(confirmed.accuracy))
+    return f"{mean:.2f} ({low:.2f} to {high:.2f})"
+
+
+_SCHEDULE = re.compile(r"[0-9]+(?:-[0-9]+)+")
+
+
+def _keep_schedules(text: str) -> Markup:
+    """The text with its schedules kept from breaking at their hyphens."""
+    return Markup(_SCHEDULE.sub(r'<span class="schedule">\g<0></span>', str(escape(text))))
+
+
+def _weighted(findings: Findings) -> str | None:
+    search, best = findings.plan.config.search, findings.weighted
+    return None if best is None else wording.weighted_sentence(best, search.params_weight, search.memory_weight)
+
+
+def _splits(findings: Findings) -> dict[str, int]:
+    """Images of each split."""
+    splits = Splits(findings.plan.data.labels, findings.plan.config.data)
+    drawn = splits.train_validation(0)
+    return {"training": len(drawn.training), "validation": len(drawn.validation), "test": len(splits.test)}
+
+
+def _environment(folder: Path) -> dict[str, Any]:
+    """What environment.json says; empty when it is missing or not readable, which must not cost the report."""
+    try:
+        values = json.loads((folder / "environment.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}

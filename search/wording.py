@@ -1,0 +1,278 @@
+"""What a study found, in plain sentences; the terminal, the report, the figures and the model cards share them.
+
+Owns words and number formats. Decides nothing: every number comes from `findings`.
+"""
+
+from collections.abc import Sequence
+
+from search.config import ConfirmConfig
+from search.cost import Budget, CostName
+from search.findings import BestRatio, Confirmed, Finding, WeightedBest
+from search.rules import Rule
+from search.verdict import Interval, Outcome
+
+OUTCOMES: tuple[Outcome, ...] = ("not near-optimal", "near-optimal", "undecided")
+_BINARY_UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+
+
+def amount(cost: CostName, value: int) -> str:
+    """A cost without its name: bytes in binary units, counts with separators, huge ones in powers of ten."""
+    if cost == "memory":
+        for unit, size in _BINARY_UNITS:
+            if value >= 10 * size:
+                return f"{value / size:,.1f} {unit}"
+            if value >= size:
+                return f"{value / size:.2f}".removesuffix("0") + f" {unit}"
+        return f"{value} B"
+    return f"{value:,}" if value < 10**12 else f"{value:.2e}"
+
+
+def budget_text(budget: Budget) -> str:
+    """A budget as its limit: `40,000 multiply-adds (MACs) per image`."""
+    nouns: dict[CostName, str] = {
+        "params": "parameters",
+        "macs": "multiply-adds (MACs) per image",
+        "activations": "activations",
+        "memory": "of training memory",
+    }
+    return f"{amount(budget.cost, budget.limit)} {nouns[budget.cost]}"
+
+
+def short_budget(budget: Budget) -> str:
+    """A budget in two words: `40,000 MACs`."""
+    nouns: dict[CostName, str] = {
+        "params": "parameters",
+        "macs": "MACs",
+        "activations": "activations",
+        "memory": "memory",
+    }
+    return f"{amount(budget.cost, budget.limit)} {nouns[budget.cost]}"
+
+
+def number(fraction: float) -> str:
+    """A difference of accuracies in points, bare: `0.5`, `-1.25`."""
+    return _trimmed(100 * fraction)
+
+
+def points(fraction: float) -> str:
+    """A difference of accuracies in points: `0.5 points`, `1 point`."""
+    text = number(fraction)
+    return f"{text} point{'' if text in ('1', '-1') else 's'}"
+
+
+def percent(fraction: float) -> str:
+    """An accuracy: `96.10 %`."""
+    return f"{100 * fraction:.2f} %"
+
+
+def share(fraction: float) -> str:
+    """A share or a confidence: `95 %`, `97.3 %`."""
+    return f"{100 * fraction:.3g} %"
+
+
+def chance(probability: float) -> str:
+    """A probability estimated from draws, which never shows that something is certain."""
+    if probability < 0.01:
+        return "below 1 %"
+    return "above 99 %" if probability > 0.99 else f"{100 * probability:.0f} %"
+
+
+def accuracy_text(confirmed: Confirmed) -> str:
+    """Mean accuracy with interval and runs: `96.10 % (95.92 to 96.28, 64 runs)`."""
+    if confirmed.accuracy is None:
+        return f"not known yet ({counted(confirmed.runs, 'run')})"
+    interval = confirmed.accuracy
+    return f"{percent(interval.mean)} ({100 * interval.low:.2f} to {100 * interval.high:.2f}, {confirmed.runs} runs)"
+
+
+def range_text(interval: Interval) -> str:
+    """An interval of differences in points: `0.57 to 1.15 points`."""
+    return f"{number(interval.low)} to {points(interval.high)}"
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: `1 run`, `16 runs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """An enumeration: `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
+
+
+def answer(findings: Sequence[Finding]) -> str:
+    """All verdicts in one sentence per rule; what is said before anything else."""
+    if not findings:
+        return "Nothing is decided yet: no schedule has been put forward for confirmation."
+    sentences = []
+    for rule in dict.fromkeys(finding.case.rule for finding in findings):
+        parts = []
+        for outcome in OUTCOMES:
+            budgets = [
+                short_budget(each.case.budget)
+                for each in findings
+                if each.case.rule == rule and each.verdict.outcome == outcome
+            ]
+            if budgets:
+                parts.append(f"{outcome} within {listed(budgets)}")
+        sentences.append(f"{capital(str(rule))} is {'; '.join(parts)}.")
+    return " ".join(sentences)
+
+
+def headline(finding: Finding, confirm: ConfirmConfig) -> str:
+    """The verdict in two sentences: what was decided, and how sure that is."""
+    match finding.verdict.outcome:
+        case "not near-optimal":
+            return _not_near_optimal(finding, confirm)
+        case "near-optimal":
+            return _near_optimal(finding, confirm)
+        case "undecided":
+            return _undecided(finding, confirm)
+
+
+def _not_near_optimal(finding: Finding, confirm: ConfirmConfig) -> str:
+    rule, verdict = finding.case.rule, finding.verdict
+    comparison = verdict.comparisons[str(verdict.best)]
+    return (
+        f"Within {budget_text(finding.case.budget)}, {rule} is not near-optimal: {verdict.best} classifies "
+        f"{points(comparison.mean)} more of the test images correctly than {rule}'s {finding.case.schedule} "
+        f"(means of {counted(comparison.runs, 'run')} each). With {share(confirm.confidence)} confidence {rule} loses "
+        f"between {number(verdict.regret.low)} and {points(verdict.regret.high)} to the best schedule confirmed, more "
+        f"than the {points(confirm.margin)} one is willing to call nothing."
+    )
+
+
+def _near_optimal(finding: Finding, confirm: ConfirmConfig) -> str:
+    rule, verdict, count = finding.case.rule, finding.verdict, len(finding.challengers)
+    if count == 1:
+        nobody, best = f"the one schedule confirmed against its {finding.case.schedule} is not", "it"
+    else:
+        nobody, best = f"none of the {count} schedules confirmed against its {finding.case.schedule} is", "any of them"
+    loss = f"at most {points(verdict.regret.high)}" if verdict.regret.high > 0 else "nothing"
+    fewest = min(comparison.runs for comparison in verdict.comparisons.values())
+    runs = f"{fewest} to {verdict.runs} runs" if fewest < verdict.runs else counted(verdict.runs, "run")
+    return (
+        f"Within {budget_text(finding.case.budget)}, {rule} is near-optimal: {nobody} better by more than the margin "
+        f"of {points(confirm.margin)}. With {share(confirm.confidence)} confidence {rule} loses {loss} to {best} "
+        f"({runs} each)."
+    )
+
+
+def _undecided(finding: Finding, confirm: ConfirmConfig) -> str:
+    rule, verdict, case = finding.case.rule, finding.verdict, finding.case
+    opening = f"Within {budget_text(case.budget)}, it is undecided whether {rule} is near-optimal"
+    if not verdict.runs:
+        return (
+            f"{opening}: its {case.schedule} and {counted(len(case.challengers), 'challenger')} have not been "
+            f"compared yet. The first look comes after {counted(confirm.looks[0], 'run')} each."
+        )
+    if verdict.best is None:
+        state = f"no schedule confirmed leads {rule}'s {case.schedule}"
+    else:
+        state = f"{verdict.best} leads {rule}'s {case.schedule} by {points(verdict.comparisons[verdict.best].mean)}"
+    return (
+        f"{opening}: on the mean of {counted(verdict.runs, 'run')} each, {state}. With {share(confirm.confidence)} "
+        f"confidence {rule} loses between {number(verdict.regret.low)} and {points(verdict.regret.high)}, and the "
+        f"margin of {points(confirm.margin)} lies between."
+    )
+
+
+def price_of_decision(finding: Finding) -> str | None:
+    """What it would likely take to decide; None for what is decided."""
+    verdict = finding.verdict
+    if verdict.outcome != "undecided":
+        return None
+    if not verdict.runs:
+        return "What a decision costs cannot be said before the first look."
+    if verdict.runs_to_decide is None:
+        return "No affordable number of runs would likely decide it: the difference is too close to the margin."
+    others = (
+        f"of the {len(verdict.unsettled)} schedules still open" if len(verdict.unsettled) > 1 else verdict.unsettled[0]
+    )
+    more = (verdict.runs_to_decide - verdict.runs) * (1 + len(verdict.unsettled))
+    each = "of each " if len(verdict.unsettled) > 1 else "of "
+    return (
+        f"{counted(verdict.runs_to_decide, 'run')} of {finding.case.schedule} and {each}{others}, about {more:,} more "
+        "in all, would decide it with a chance of about 80 %."
+    )
+
+
+def over_images(finding: Finding) -> Interval | None:
+    """The regret's interval over test images, built as the published one is over seeds; None before any run."""
+    images = [each.images for each in finding.challengers if each.images is not None]
+    if not images:
+        return None
+    return Interval(*(max(0.0, *(getattr(each, part) for each in images)) for part in ("mean", "low", "high")))
+
+
+def image_sentence(finding: Finding, confirm: ConfirmConfig) -> str | None:
+    """What the choice of test images leaves open, beside what training seeds do; None before any run."""
+    interval = over_images(finding)
+    if interval is None:
+        return None
+    sentence = (
+        f"With the test images redrawn (bootstrap, {share(confirm.confidence)}), the loss is {range_text(interval)}"
+    )
+    if not interval.low <= confirm.margin < interval.high:
+        return f"{sentence}, on one side of the margin."
+    if finding.verdict.outcome == "undecided":
+        return f"{sentence}, on both sides of the margin: more runs can settle it for these test images only."
+    return f"{sentence}, on both sides of the margin: another test split might decide otherwise."
+
+
+def unexplored_sentence(finding: Finding, confirm: ConfirmConfig) -> str:
+    """How likely something better was never confirmed."""
+    if finding.unexplored_probability is None:
+        return "Too few trials for a model of the schedules that were not confirmed."
+    return (
+        f"That some schedule not confirmed beats {finding.case.rule} by more than {points(confirm.margin)} has a "
+        f"probability of {chance(finding.unexplored_probability)} by the surrogate model of the search's scores."
+    )
+
+
+def ratio(value: float) -> str:
+    """A growth ratio: `1.19`, `2`."""
+    return _trimmed(value)
+
+
+def ratio_sentence(best: BestRatio) -> str:
+    """The rule of thumb under one budget."""
+    interval = best.interval
+    limits = f"{ratio(interval.low)} to {ratio(interval.high)}"
+    inside = "inside" if interval.low <= 2 <= interval.high else "outside"
+    return (
+        f"Within {budget_text(best.budget)}, filters growing by a factor of {ratio(interval.ratio)} from stage "
+        f"to stage serve best (95 % interval {limits}); doubling, 2, lies {inside}."
+    )
+
+
+def weighted_sentence(best: WeightedBest, params_weight: float, memory_weight: float) -> str:
+    """The weighted objective's best schedule, and what the weights mean."""
+    costs = f"{amount('params', best.costs.params)} parameters, {amount('memory', best.costs.memory)}"
+    return (
+        f"Paying {points(params_weight)} of accuracy for halving the parameters and {points(memory_weight)} for "
+        f"halving the training memory, {best.schedule} is worth most ({costs}), at an estimated validation accuracy "
+        f"of {percent(best.accuracy)} (sd {points(best.accuracy_sd)}). The surrogate's estimate, not confirmed."
+    )
+
+
+def question(study: str, rules: Sequence[Rule]) -> str:
+    """The question the verdicts answer: `Is doubling near-optimal on digits?`."""
+    names = listed([str(rule) for rule in dict.fromkeys(rules)])
+    return f"{'Are' if len(set(rules)) > 1 else 'Is'} {names} near-optimal on {study}?"
+
+
+def origin_text(origin: str) -> str:
+    """Where a schedule comes from: a rule's name as it stands, else what proposed it."""
+    return {"surrogate": "model's pick", "band": "sampled", "tpe": "sampled"}.get(origin, origin)
+
+
+def _trimmed(value: float) -> str:
+    """At most two decimals, no trailing zeros, no minus before zero."""
+    text = f"{value:.2f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def capital(text: str) -> str:
+    """The text with its first letter in upper case."""
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,142 @@
+import base64
+import itertools
+import json
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from search.findings import Findings
+from search.report import write_report
+
+_VOID = {"meta", "img", "br", "link"}
+
+
+class _Page(HTMLParser):
+    """What a page's tags add up to: whether they nest, its headings, images and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.faults: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(page)
+        self.close()
+        self.faults += [f"<{tag}> is never closed" for tag in self.open]
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"</{tag}> closes another tag")
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def written(findings, storage_of_plan, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    environment = {"command": "filter-search run x.yaml", "hardware": {"processor": "P", "cores": 2, "workers": 1}}
+    environment["hardware"]["device"] = "cpu"
+    (folder / "environment.json").write_text(json.dumps(environment))
+    return write_report(folder, findings, storage_of_plan)
+
+
+def test_the_page_nests_and_its_headings_descend_without_gaps(written):
+    page = _Page(written.read_text())
+    assert page.faults == []
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_a_page_that_does_not_nest_would_be_noticed():
+    assert _Page("<p><b>x</p></b>").faults
+    assert _Page("<div><p>x</p>").faults
+
+
+def test_the_answer_comes_first_and_every_verdict_is_told(written):
+    text = _Page(written.read_text()).text
+    start = text.index("Is doubling the filters at every stage near-optimal?")
+    assert text.index("Doubling is not near-optimal within 1,500 parameters") < start + 200
+    for said in ("✗ not near-optimal", "✓ near-optimal", "? undecided", "filter-search run x.yaml", "2 cores"):
+        assert said in text
+    assert "probability of 12 %" in text
+
+
+def test_the_page_loads_nothing_and_runs_nothing(written):
+    page = written.read_text()
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "<script" not in page
+    assert "url(" not in page
+
+
+def test_every_figure_is_inline_has_words_and_lies_beside_the_page(written):
+    images = _Page(written.read_text()).all("img")
+    assert len(images) == 6
+    for image in images:
+        assert len(image["alt"]) > 40
+        kind, _, content = image["src"].partition(",")
+        assert kind == "data:image/svg+xml;base64"
+        svg = base64.b64decode(content)
+        assert ET.fromstring(svg).tag.endswith("svg")
+    names = {path.name for path in (written.parent / "figures").iterdir()}
+    assert {"confirmation.svg", "confirmation.png", "ratios.svg", "accuracy-memory.png"} <= names
+    assert len(names) == 12
+
+
+def test_the_same_study_gives_the_same_page(written, findings, storage_of_plan):
+    before = written.read_bytes()
+    write_report(written.parent, findings, storage_of_plan)
+    assert written.read_bytes() == before
+
+
+def test_what_a_user_wrote_is_text_and_never_markup(findings, storage_of_plan, tmp_path):
+    hostile = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
+    config = findings.plan.config.model_copy(update={"question": hostile, "name": hostile})
+    data = replace(findings.plan.data, name=hostile)
+    (tmp_path / "environment.json").write_text(json.dumps({"command": hostile}))
+    plan = replace(findings.plan, config=config, data=data)
+    page = _Page(write_report(tmp_path, replace(findings, plan=plan), storage_of_plan).read_text())
+    assert page.faults == []
+    assert page.all("script") == []
+    assert all("onerror" not in attrs for _, attrs in page.tags)
+    assert hostile in page.text
+
+
+@pytest.mark.parametrize("content", [None, "{not json", "[1]", "{}"])
+def test_a_study_without_findings_or_environment_still_has_a_page(plan, storage_of_plan, tmp_path, content):
+    if content is not None:
+        (tmp_path / "environment.json").write_text(content)
+    path = write_report(tmp_path, Findings(plan, (), (), None), storage_of_plan)
+    page = _Page(path.read_text())
+    assert page.faults == []
+    assert "Nothing is decided yet" in page.text
+    assert "Verdicts" not in page.text
+    assert len(page.all("img")) == 4
+
+
+def test_a_study_before_its_first_look_and_without_a_surrogate(early, storage_of_plan, tmp_path):
+    page = _Page(write_report(tmp_path, early, storage_of_plan).read_text())
+    assert page.faults == []
+    assert "have not been compared yet" in page.text
+    assert "Rule of thumb" not in page.text
+    assert "None" not in page.text
+    assert "nan" not in page.text

@@ -1,0 +1,118 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search import wording
+from search.cost import Budget
+from search.findings import BestRatio
+from search.surrogate import RatioInterval
+from search.verdict import Interval
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ("params <= 1500", "1,500 parameters"),
+        ("macs <= 40k", "40,000 multiply-adds (MACs) per image"),
+        ("activations <= 500", "500 activations"),
+        ("memory <= 1 MiB", "1.0 MiB of training memory"),
+        ("memory <= 1100000", "1.05 MiB of training memory"),
+        ("memory <= 900", "900 B of training memory"),
+    ],
+)
+def test_budget_text(budget, said):
+    assert wording.budget_text(Budget.parse(budget)) == said
+
+
+@given(st.floats(-1, 1))
+def test_points_say_the_difference_to_a_hundredth(fraction):
+    text = wording.points(fraction)
+    shown, unit = text.split()
+    assert abs(float(shown) - 100 * fraction) <= 0.005 + 1e-9
+    assert (unit == "point") == (shown in ("1", "-1"))
+    assert shown != "-0"
+
+
+@given(st.integers(1, 2**62))
+def test_memory_is_within_a_twentieth_of_what_is_said(value):
+    number, unit = wording.amount("memory", value).split()
+    size = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[unit]
+    assert float(number.replace(",", "")) * size == pytest.approx(value, rel=0.005)
+
+
+def test_an_estimated_chance_never_claims_certainty():
+    assert [wording.chance(p) for p in (0.0, 0.004, 0.12, 1.0)] == ["below 1 %", "below 1 %", "12 %", "above 99 %"]
+
+
+def test_headline_of_a_rule_that_is_not_near_optimal(findings, plan):
+    finding = findings.findings[0]
+    text = wording.headline(finding, plan.config.confirm)
+    assert text.startswith("Within 1,500 parameters, doubling is not near-optimal: 8-8-8 classifies 2 points more")
+    assert "means of 16 runs each" in text
+    low, high = (100 * limit for limit in (finding.verdict.regret.low, finding.verdict.regret.high))
+    assert f"loses between {low:.2f} and {high:.2f} points" in text
+    assert "more than the 0.5 points one is willing to call nothing" in text
+    assert wording.price_of_decision(finding) is None
+
+
+def test_headline_of_a_near_optimal_rule_claims_the_confirmed_challengers_only(findings, plan):
+    finding = findings.findings[1]
+    text = wording.headline(finding, plan.config.confirm)
+    assert f"none of the 2 schedules confirmed against its {finding.case.schedule} is better by more than" in text
+    assert f"loses at most {100 * finding.verdict.regret.high:.2f}".rstrip("0") in text
+    assert wording.price_of_decision(finding) is None
+    assert "probability of 12 %" in wording.unexplored_sentence(finding, plan.config.confirm)
+
+
+def test_headline_and_price_of_an_undecided_case(findings, plan):
+    finding = findings.findings[2]
+    text = wording.headline(finding, plan.config.confirm)
+    assert "it is undecided whether doubling is near-optimal: on the mean of 128 runs each, 4-6-9 leads" in text
+    assert "the margin of 0.5 points lies between" in text
+    price = wording.price_of_decision(finding)
+    assert f"{finding.verdict.runs_to_decide:,} runs of {finding.case.schedule} and of 4-6-9" in price
+
+
+def test_an_undecided_rule_that_leads_is_not_said_to_trail(open_case, plan):
+    text = wording.headline(open_case(16, -0.0001), plan.config.confirm)
+    assert "no schedule confirmed leads" in text or "near-optimal:" in text
+    assert " leads doubling's" not in text.replace("no schedule confirmed leads doubling's", "")
+
+
+def test_before_the_first_look_nothing_is_claimed(early, plan):
+    (finding,) = early.findings
+    text = wording.headline(finding, plan.config.confirm)
+    assert "have not been compared yet. The first look comes after 16 runs each." in text
+    assert "confidence" not in text
+    assert wording.price_of_decision(finding) == "What a decision costs cannot be said before the first look."
+    assert wording.image_sentence(finding, plan.config.confirm) is None
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (Interval(0.02, 0.012, 0.028), "on one side of the margin."),
+        (Interval(0.02, 0.001, 0.04), "another test split might decide otherwise."),
+    ],
+)
+def test_image_sentence_says_when_another_split_might_decide_otherwise(findings, plan, images, said):
+    finding = findings.findings[0]
+    finding = replace(finding, challengers=tuple(replace(each, images=images) for each in finding.challengers))
+    assert wording.image_sentence(finding, plan.config.confirm).endswith(said)
+
+
+@pytest.mark.parametrize(("high", "lies"), [(1.68, "outside"), (2.4, "inside")])
+def test_ratio_sentence_says_where_doubling_lies(high, lies):
+    text = wording.ratio_sentence(BestRatio(Budget("params", 1500), RatioInterval(1.19, 0.84, high)))
+    assert "a factor of 1.19" in text
+    assert text.endswith(f"doubling, 2, lies {lies}.")
+
+
+def test_answer_names_every_budget_once(findings):
+    assert wording.answer(findings.findings) == (
+        "Doubling is not near-optimal within 1,500 parameters; near-optimal within 40,000 MACs; undecided within 500 "
+        "activations."
+    )
+    assert wording.answer(()).startswith("Nothing is decided yet")
