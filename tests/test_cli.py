@@ -1,0 +1,206 @@
+"""What people meet at the command line: every mistake is one message and a documented exit code, and changes nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from search import study
+from search.cli import main
+from search.config import StudyConfig
+
+DIGITS = Path(__file__).parent.parent / "configs" / "digits.yaml"
+VERBS = ("init", "check", "run", "status", "report", "export", "train")
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Run the command in an empty folder: its exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["filter-search", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return run
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("serach: {trials: 4}", "search"),
+        ("search: {trails: 4}", "search.trials"),
+        ("search: {trials: many}", "search.trials"),
+        ("search: {trials: 0}", "search.trials"),
+        ("name: !!python/object/apply:os.system [ls]", "tag"),
+        ("name: a\nname: b", "name"),
+        ("budgets: [params <= -5]", "params <= -5"),
+        ("budgets: [params <= 0]", "params <= 0"),
+        ("budgets: [flops <= 10]", "params, macs, activations, memory"),
+        ("budgets: [params <= 20]", "admits no schedule"),
+        ("confirm: {margin: 0}", "confirm.margin"),
+        ("confirm: {margin: 0.7}", "confirm.margin"),
+        ("filters: {stages: [{low: 9, high: 3}]}", "low"),
+        ("filters: {stages: [{}, {}, {}, {}, {}]}", "at most 4"),
+        ("filters: {stages: [{high: 4}, {}, {}]}", "outside the stages' ranges"),
+        ("filters: {stages: [{high: 1073741823}, {high: combinations}]}", "40"),
+        ("name: ../../etc/passwd", "no path"),
+        ("data: {test_fraction: 0.9, validation_fraction: 0.2}", "training"),
+        ("- a list", "keys with values"),
+        ("", "empty"),
+        ("name: [unclosed", "line"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["check", "run"])
+def test_bad_configurations(command, tmp_path, verb, text, says):
+    (tmp_path / "study.yaml").write_text(text)
+    before = tree(tmp_path)
+    code, out, err = command(verb, "study.yaml")
+    assert code == 3
+    assert says in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("path", ["missing.yaml", ".", "binary.yaml"])
+def test_files_that_are_no_configuration(command, tmp_path, path):
+    (tmp_path / "binary.yaml").write_bytes(bytes(range(128, 256)))
+    code, _, err = command("run", path)
+    assert code == 3
+    assert path.removesuffix(".yaml") in err
+
+
+def test_data_too_small_for_its_splits(command, tmp_path):
+    (tmp_path / "study.yaml").write_text("data: {test_fraction: 0.001, validation_fraction: 0.001}")
+    code, _, err = command("check", "study.yaml")
+    assert code == 4
+    assert "test" in err
+
+
+def test_an_unwritable_folder(command, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    before = tree(tmp_path)
+    code, _, err = command("run", str(DIGITS), "--out", "file/study")
+    assert code == 5
+    assert "--out" in err
+    assert tree(tmp_path) == before
+
+
+def existing_study(folder: Path, config: StudyConfig) -> None:
+    from search import configfile
+    from search.plan import make_plan
+
+    plan = make_plan(config)
+    folder.mkdir()
+    study.create(folder, config, plan.objective.directions, plan.data.fingerprint)
+    configfile.write(config, folder / "config.yaml")
+
+
+def test_an_existing_study_needs_resume(command, tmp_path):
+    existing_study(tmp_path / "s", StudyConfig())
+    (tmp_path / "study.yaml").write_text("name: digits")
+    before = tree(tmp_path)
+    code, _, err = command("run", "study.yaml", "--out", "s")
+    assert (code, "--resume" in err) == (3, True)
+    assert tree(tmp_path) == before
+
+
+def test_a_changed_configuration_is_refused_with_a_difference(command, tmp_path):
+    existing_study(tmp_path / "s", StudyConfig())
+    (tmp_path / "study.yaml").write_text("confirm: {margin: 0.01}\nsearch: {trials: 99}")
+    before = tree(tmp_path)
+    code, _, err = command("run", "study.yaml", "--out", "s", "--resume")
+    assert code == 3
+    assert "confirm.margin: 0.005 -> 0.01" in err
+    assert "search.trials: 64 -> 99" in err
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("verb", ["run", "status", "report", "export"])
+def test_a_corrupt_study(command, tmp_path, verb):
+    existing_study(tmp_path / "s", StudyConfig())
+    (tmp_path / "s" / "study.db").write_bytes(b"no database" * 1000)
+    before = tree(tmp_path)
+    arguments = (str(tmp_path / "s" / "config.yaml"), "--out", "s", "--resume") if verb == "run" else ("s",)
+    code, _, err = command(verb, *arguments)
+    assert code == 5
+    assert "cannot be used as a study" in err
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("verb", ["status", "report", "export"])
+def test_no_such_study(command, tmp_path, verb):
+    code, _, err = command(verb, "nowhere")
+    assert (code, "'nowhere' is no study folder" in err) == (5, True)
+    assert tree(tmp_path) == {}
+
+
+def test_no_such_candidate(command):
+    code, _, err = command("train", "nowhere")
+    assert (code, "filter-search export" in err) == (3, True)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("serch",), ("run",), ("run", "c.yaml", "--trials", "0"), ("run", "c.yaml", "--x")]
+)
+def test_usage(command, arguments):
+    assert command(*arguments)[0] == 2
+
+
+def test_init_writes_a_configuration_that_checks_and_is_never_overwritten(command, tmp_path):
+    code, out, _ = command("init")
+    assert (code, "digits.yaml" in out) == (0, True)
+    written = tree(tmp_path)
+    assert json.loads((tmp_path / "filter-search.schema.json").read_text())["properties"]
+    code, out, err = command("check", "digits.yaml")
+    assert code == 0, err
+    assert "4-7-15" in out
+    code, _, err = command("init")
+    assert (code, "is not overwritten" in err) == (3, True)
+    assert tree(tmp_path) == written
+
+
+def test_check_says_what_a_study_would_do_and_writes_nothing(command, tmp_path):
+    code, out, _ = command("check", str(DIGITS))
+    assert code == 0
+    for said in ("250,047 schedules", "2-2-2", "64-64-64", "4-7-15", "8-15-31", "4-9-18", "1,797 images", "workers"):
+        assert said in out
+    assert tree(tmp_path) == {}
+
+
+def test_check_warns_when_the_test_split_cannot_resolve_the_margin(command):
+    _, _, err = command("check", str(DIGITS), "--set", "confirm.margin=0.001")
+    assert "the test split is too small for a margin of 0.1 points" in err
+    _, _, err = command("check", str(DIGITS))
+    assert "too small" not in err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_an_example(command, verb):
+    code, out, _ = command(verb, "--help")
+    assert code == 0
+    assert f"Example: filter-search {verb}" in out
+
+
+def test_an_unexpected_error_is_one_line_unless_debugged(command, monkeypatch):
+    monkeypatch.setattr("search.configfile.read", lambda *_: 1 / 0)
+    code, _, err = command("check", str(DIGITS))
+    assert (code, "ZeroDivisionError" in err, "Traceback" in err) == (1, True, False)
+    assert "Traceback" in command("check", str(DIGITS), "--debug")[2]
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; sys.argv = ['filter-search', '--help']\nfrom search.cli import main\ntry: main()\nexcept SystemExit: pass"
+    code += "\nassert not {'torch', 'optuna', 'numpy', 'pydantic'} & set(sys.modules), 'heavy imports'"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=os.environ)

@@ -1,0 +1,133 @@
+"""The whole loop on planted truths: search, confirmation, verdict and files, without processes or training."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from planted import Failing, InlineWorkers, Planted, peaked
+
+from search import study
+from search.config import StudyConfig
+from search.errors import NoTrialError
+from search.findings import conclude
+from search.plan import make_plan
+from search.records import verdict_values
+from search.run import Launch, Stop, write_outcome
+from search.worker import open_study
+
+
+def conduct(folder, evaluate, seed=0, **changes):
+    config = StudyConfig.model_validate(
+        {
+            "seed": seed,
+            "budgets": ["params <= 1500", "activations <= 500"],
+            "search": {"trials": 40, "seeds_per_trial": 2},
+            "confirm": {"looks": [8, 16, 32]},
+        }
+        | changes
+    )
+    plan = make_plan(config)
+    folder.mkdir(exist_ok=True)
+    study.create(folder, config, plan.objective.directions, plan.data.fingerprint)
+    storage = open_study(plan, folder)
+    study.enqueue_trials(storage, plan.proposals())
+    launch = Launch(plan, storage, InlineWorkers(plan, evaluate, storage), Stop(None), lambda _: None)
+    assert launch.search()
+    launch.confirm()
+    return plan, storage
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch):
+    monkeypatch.setattr("search.run._POLL_SECONDS", 0)
+
+
+def test_where_doubling_is_best_it_is_near_optimal(tmp_path):
+    plan, storage = conduct(tmp_path, Planted(peaked(2, 0.02)))
+    findings = conclude(plan, storage)
+    assert {finding.verdict.outcome for finding in findings.findings} == {"near-optimal"}
+    for each in findings.rule_of_thumb:
+        assert each.interval.low <= 2 <= each.interval.high
+
+
+def test_where_level_filters_are_best_doubling_is_not_and_something_close_to_best_is_found(tmp_path):
+    surface = peaked(1, 0.02)
+    plan, storage = conduct(tmp_path, Planted(surface))
+    for finding in conclude(plan, storage).findings:
+        assert finding.verdict.outcome == "not near-optimal"
+        pool = plan.space.within(finding.case.budget, plan.cost_model, np.random.default_rng(0))
+        best = max(surface(type(finding.case.schedule)(tuple(map(int, row)))) for row in pool)
+        assert best - surface(finding.best.schedule) < plan.config.confirm.margin
+        regret = best - surface(finding.case.schedule)
+        assert finding.verdict.regret.low <= regret
+
+
+def test_the_same_seed_gives_the_same_verdict_file_and_the_global_seed_does_not_matter(tmp_path):
+    values = []
+    for name, seed in (("a", 1), ("b", 2)):
+        np.random.seed(seed)  # noqa: NPY002 # the global state is the point
+        plan, storage = conduct(tmp_path / name, Planted(peaked(1.5, 0.02)))
+        values.append(verdict_values(conclude(plan, storage)))
+    assert json.dumps(values[0]) == json.dumps(values[1])
+
+
+def test_the_study_folder_is_written(tmp_path):
+    plan, storage = conduct(tmp_path, Planted(peaked(1, 0.02)))
+    write_outcome(plan, storage, tmp_path)
+    with (tmp_path / "trials.csv").open() as file:
+        trials = list(csv.DictReader(file))
+    with (tmp_path / "runs.csv").open() as file:
+        runs = list(csv.DictReader(file))
+    assert [int(row["number"]) for row in trials] == list(range(40))
+    assert {row["split"] for row in runs if row["purpose"] == "search"} == {"validation"}
+    assert {row["split"] for row in runs if row["purpose"] == "confirm"} == {"test"}
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    assert (verdict["schema"], verdict["study"], verdict["margin"]) == (1, "digits", 0.005)
+    first = verdict["verdicts"][0]
+    assert (first["cost"], first["limit"], first["rule"], first["rule_schedule"]) == (
+        "params",
+        1500,
+        "doubling",
+        "4-7-15",
+    )
+    assert set(first["rule_accuracy"]) == {"mean", "low", "high", "runs"}
+    assert set(first["regret"]) == {"mean", "low", "high"}
+    assert set(verdict["rule_of_thumb"][0]) == {"cost", "limit", "ratio", "low", "high"}
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_a_stopped_search_leaves_what_is_finished(tmp_path):
+    config = StudyConfig.model_validate({"search": {"trials": 30, "seeds_per_trial": 1}})
+    plan = make_plan(config)
+    study.create(tmp_path, config, plan.objective.directions, plan.data.fingerprint)
+    storage = open_study(plan, tmp_path)
+    study.enqueue_trials(storage, plan.proposals())
+    stop = Stop(None)
+
+    def after_five(progress):
+        if progress.finished == 5:
+            stop.catch(2, None)
+
+    launch = Launch(plan, storage, InlineWorkers(plan, Planted(peaked(2, 0.02)), storage), stop, after_five)
+    assert not launch.search()
+    assert stop.heeded
+    assert write_outcome(plan, storage, tmp_path) is None
+    assert len((tmp_path / "trials.csv").read_text().splitlines()) == 1 + 5
+
+
+def test_a_study_without_a_single_complete_trial_says_why(tmp_path):
+    with pytest.raises(NoTrialError, match=r"no trial could be completed.*\n.*4-7-15 diverged"):
+        conduct(tmp_path, Failing("diverged"))
+
+
+def test_confirmation_that_keeps_crashing_ends_undecided(tmp_path):
+    class CrashesOnTest(Planted):
+        def __call__(self, schedule, seeds, fidelity, score_on, on_epoch=None, keep_weights=False):
+            if score_on == "test":
+                msg = "killed"
+                raise RuntimeError(msg)
+            return super().__call__(schedule, seeds, fidelity, score_on, on_epoch, keep_weights)
+
+    plan, storage = conduct(tmp_path, CrashesOnTest(peaked(1, 0.02)))
+    assert {finding.verdict.outcome for finding in conclude(plan, storage).findings} == {"undecided"}
