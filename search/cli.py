@@ -152,7 +152,7 @@ def run(
         typer.echo((where / "verdict.json").read_text() if ended.findings else "{}")
         return
     if ended.findings:
-        display.show_verdicts(ended.findings)
+        display.show_outcome(ended.findings, ended.standings)
     display.show_next(where, ended.findings is not None, ended.stopped)
 
 
@@ -180,16 +180,19 @@ def status(
 
     Example: filter-search status studies/digits
     """
-    from search import display, progress
+    from search import configfile, display, progress
+    from search.cases import standings
+    from search.folder import find
+    from search.study import load
 
-    plan, storage, _ = _opened(study)
-    counts, best = progress.progress(storage), progress.best_so_far(storage, plan.config.budgets)
+    where = find(study)
+    config = configfile.read(where / "config.yaml")
+    storage = load(where, config.name)
+    counts, best = progress.progress(storage), progress.best_so_far(storage, config.budgets)
     if as_json:
         typer.echo(json.dumps(progress.to_json(counts, best), indent=2))
-        return
-    from search.findings import conclude
-
-    display.show_status(counts, best, conclude(plan, storage))
+    else:
+        display.show_status(counts, best, standings(storage, config.confirm), config.confirm)
 
 
 @app.command()

@@ -1,9 +1,12 @@
 """What the terminal shows: live progress on standard error, results on standard output."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -11,16 +14,20 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from search.check import Forecast
+from search.cases import Standing
+from search.config import ConfirmConfig
 from search.cost import COST_NAMES, Budget
 from search.data import Splits
 from search.evaluate import OnEpoch
-from search.export import Trained
-from search.findings import Findings
-from search.plan import StudyPlan
 from search.progress import Best, Progress
 from search.rules import Rule
-from search.wording import amount, percent
+from search.wording import amount, percent, price_of_decision, weighted_sentence
+
+if TYPE_CHECKING:  # what trains takes seconds to load, and `status` does not need it
+    from search.check import Forecast
+    from search.export import Trained
+    from search.findings import Findings
+    from search.plan import StudyPlan
 
 _PLAIN_WIDTH = 110  # of a file or pipe, which has no width of its own
 
@@ -83,7 +90,8 @@ def _lines() -> Callable[[Progress], None]:
 
 def _said(progress: Progress, phase: str) -> str:
     if phase == "confirm":
-        return f"{progress.confirmed} of {progress.confirmations} runs queued so far"
+        given_up = f", {progress.given_up} jobs given up after crashes" if progress.given_up else ""
+        return f"{progress.confirmed} of {progress.confirmations} runs queued so far{given_up}"
     others = [(progress.running, "running"), (progress.failed, "failed"), (progress.pruned, "pruned")]
     return ", ".join([f"{progress.finished}/{progress.trials} trials", *(f"{n} {word}" for n, word in others if n)])
 
@@ -192,30 +200,40 @@ def _rule_table(plan: StudyPlan) -> Table:
     return table
 
 
-def show_verdicts(findings: Findings) -> None:
+def show_standings(standings: Sequence[Standing], confirm: ConfirmConfig) -> None:
     """One table of verdicts."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("budget", "rule", "schedule", "accuracy", "best confirmed", "accuracy", "regret", "verdict"):
-        table.add_column(heading, justify="right" if heading in ("accuracy", "regret") else "left")
-    for finding in findings.findings:
-        verdict = finding.verdict
-        rule, best = finding.rule, finding.best
+    for heading in ("budget", "rule", "schedule", "accuracy", "best", "accuracy", "regret", "verdict"):
+        right, whole = heading in ("accuracy", "regret"), heading not in ("budget", "rule")
+        table.add_column(heading, justify="right" if right else "left", no_wrap=whole)
+    for each in standings:
+        regret, outcome = each.verdict.regret, each.verdict.outcome
         table.add_row(
-            limit(finding.case.budget),
-            str(finding.case.rule),
-            str(rule.schedule),
-            f"{100 * rule.accuracy.mean:.2f} %" if rule.accuracy else "-",
-            str(best.schedule),
-            f"{100 * best.accuracy.mean:.2f} %" if best.accuracy else "-",
-            f"{100 * verdict.regret.low:.2f} to {100 * verdict.regret.high:.2f}",
-            f"[{_STYLES[verdict.outcome]}]{verdict.outcome}[/]",
+            limit(each.case.budget),
+            str(each.case.rule),
+            str(each.case.schedule),
+            "-" if each.rule_accuracy is None else percent(each.rule_accuracy),
+            str(each.best),
+            "-" if each.best_accuracy is None else percent(each.best_accuracy),
+            f"{100 * regret.low:.2f} to {100 * regret.high:.2f}",
+            f"[{_STYLES[outcome]}]{outcome}[/]",
         )
     out.print(table)
-    confirm = findings.plan.config.confirm
     out.print(
         f"regret in points of test accuracy with its {confirm.confidence:.0%} interval; margin "
         f"{100 * confirm.margin:.2g} points"
     )
+
+
+def show_outcome(findings: Findings, standings: Sequence[Standing]) -> None:
+    """The verdicts, what would decide those still open, and what the weighted objective prefers."""
+    show_standings(standings, findings.plan.config.confirm)
+    for finding in findings.findings:
+        if price := price_of_decision(finding):
+            out.print(f"{limit(finding.case.budget)}: {price}")
+    if findings.weighted:
+        search = findings.plan.config.search
+        out.print(weighted_sentence(findings.weighted, search.params_weight, search.memory_weight))
 
 
 def show_next(where: Path, has_findings: bool, stopped: bool) -> None:
@@ -228,7 +246,9 @@ def show_next(where: Path, has_findings: bool, stopped: bool) -> None:
         out.print(f"[bold]next[/]     filter-search train {where / 'best'}/BUDGET", soft_wrap=True)
 
 
-def show_status(progress: Progress, best: Sequence[Best], findings: Findings | None) -> None:
+def show_status(
+    progress: Progress, best: Sequence[Best], standings: Sequence[Standing], confirm: ConfirmConfig
+) -> None:
     """Progress, the best so far per budget, and the verdicts once there are cases."""
     out.print(f"[bold]search[/]   {_said(progress, 'search')}")
     if progress.confirmations:
@@ -239,8 +259,8 @@ def show_status(progress: Progress, best: Sequence[Best], findings: Findings | N
     for each in best:
         table.add_row(limit(each.budget), each.schedule, f"{100 * each.accuracy:.2f} %")
     out.print(table)
-    if findings and findings.findings:
-        show_verdicts(findings)
+    if standings:
+        show_standings(standings, confirm)
 
 
 def limit(budget: Budget) -> str:

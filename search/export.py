@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from safetensors.torch import save
 from scipy.stats import binomtest
@@ -26,10 +27,15 @@ from search.networks import check_stages
 from search.plainyaml import dump
 from search.plainyaml import load as load_yaml
 from search.plan import StudyPlan
+from search.pricing import price
 from search.schedule import FilterSchedule
 from search.study import run_seeds
 from search.training import TrainingEvaluator, choose_device
 from search.verdict import Interval
+
+# Forward MACs of a step from which a second thread pays on a CPU. Below, threads mostly wait for each other: on two
+# busy cores 64-128-256 on 8x8 images (5 * 10^7) took 3.4 times as long on two threads as on one, 4-7-15 30 times.
+_MACS_WORTH_THREADS = 10**9
 
 _TEMPLATES = Environment(
     loader=PackageLoader("search"),
@@ -106,6 +112,9 @@ def train_best(best: Path, on_epoch: OnEpoch) -> Trained:
     splits = Splits(data.labels, config.data)
     device = choose_device(config.compute.device)
     evaluate = TrainingEvaluator(config.network, config.training, data, splits, device)
+    size = price(config.network, schedule, data.image_shape, data.classes, config.training.batch_size)
+    if size.macs * config.training.batch_size < _MACS_WORTH_THREADS:
+        torch.set_num_threads(1)
     fidelity = Fidelity(config.training.full_epochs)
     (run,) = evaluate(schedule, [seed], fidelity, "test", on_epoch, keep_weights=True)
     if isinstance(run, Failed):

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from search.confirm import Case, Scores, correctness, fit_surrogate, judge, scores, stored_cases
+from search.cases import Case, Scores, correctness, judge, scores, stored_cases
+from search.confirm import fit_surrogate
 from search.cost import Budget, Costs
 from search.plan import StudyPlan
 from search.rules import Rule, fit

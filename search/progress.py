@@ -24,6 +24,7 @@ class Progress:
         pruned: Trials stopped early.
         confirmed: Confirmation runs carried out.
         confirmations: Confirmation runs queued so far.
+        given_up: Confirmation jobs that crashed too often; cases that need them stay undecided.
     """
 
     phase: Purpose
@@ -34,6 +35,7 @@ class Progress:
     pruned: int
     confirmed: int
     confirmations: int
+    given_up: int
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def progress(storage: Storage) -> Progress:
         pruned=states[TrialState.PRUNED],
         confirmed=sum(job.user_attrs["count"] for job in jobs if job.state is TrialState.COMPLETE),
         confirmations=sum(job.user_attrs["count"] for job in jobs),
+        given_up=sum(job.state is TrialState.FAIL for job in jobs),
     )
 
 

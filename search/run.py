@@ -18,8 +18,9 @@ import torch
 from optuna.trial import TrialState
 
 from search import configfile, folder, study
+from search.cases import Standing, standings, store_cases, stored_cases
 from search.config import StudyConfig
-from search.confirm import choose_cases, enqueue_next, fit_surrogate, store_cases, stored_cases
+from search.confirm import choose_cases, enqueue_next, fit_surrogate
 from search.errors import ConfigError, InterruptedStudyError, NoTrialError
 from search.export import export_best
 from search.findings import Findings, conclude
@@ -44,10 +45,12 @@ class Ended:
 
     Attributes:
         findings: What the study says; None when its time was up before the search had ended.
+        standings: Where every case stands.
         stopped: Whether `max_wall_hours` ended it early.
     """
 
     findings: Findings | None
+    standings: list[Standing]
     stopped: bool
 
 
@@ -124,7 +127,7 @@ def run_study(
     if stop.signal is not None:
         msg = "stopped after finishing what was running; everything finished is kept, --resume goes on"
         raise InterruptedStudyError(msg, stop.signal)
-    return Ended(findings, stop.heeded)
+    return Ended(findings, standings(storage, plan.config.confirm), stop.heeded)
 
 
 def write_outcome(plan: StudyPlan, storage: Storage, where: Path) -> Findings | None:

@@ -3,13 +3,18 @@
 Owns words and number formats. Decides nothing: every number comes from `findings`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from search.config import ConfirmConfig
 from search.cost import Budget, CostName
-from search.findings import BestRatio, Confirmed, Finding, WeightedBest
 from search.rules import Rule
 from search.verdict import Interval, Outcome
+
+if TYPE_CHECKING:  # its values are described, not made; loading what makes them takes seconds
+    from search.findings import BestRatio, Confirmed, Finding, WeightedBest
 
 OUTCOMES: tuple[Outcome, ...] = ("not near-optimal", "near-optimal", "undecided")
 _BINARY_UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))

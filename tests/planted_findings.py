@@ -8,8 +8,8 @@ import optuna
 from optuna.trial import TrialState
 
 from search import study
+from search.cases import Case, Challenger, judge
 from search.config import StudyConfig
-from search.confirm import Case, Challenger, judge
 from search.cost import Budget, CostName, Costs
 from search.data import ImageData
 from search.findings import BestRatio, Confirmed, Finding, Findings, WeightedBest

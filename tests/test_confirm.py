@@ -3,19 +3,9 @@ import pytest
 from planted import Planted, peaked
 
 from search import study
+from search.cases import Case, correctness, judge, scores, standings, store_cases, stored_cases
 from search.config import StudyConfig
-from search.confirm import (
-    Case,
-    choose_cases,
-    correctness,
-    enqueue_next,
-    fit_surrogate,
-    judge,
-    runs_needed,
-    scores,
-    store_cases,
-    stored_cases,
-)
+from search.confirm import choose_cases, enqueue_next, fit_surrogate, runs_needed
 from search.errors import ConfigError
 from search.plan import make_plan
 from search.schedule import FilterSchedule
@@ -97,6 +87,9 @@ def test_confirmation_runs_look_by_look_with_fresh_seeds_on_the_test_split(searc
     for case in cases:
         assert len(found[case.schedule]) in CONFIG.confirm.looks
         assert judge(case, found, CONFIG.confirm).next_look is None
+    for standing in standings(storage, CONFIG.confirm):
+        assert standing.rule_accuracy == found[standing.case.schedule].mean()
+        assert standing.best_accuracy >= standing.rule_accuracy - 1e-12
     for schedule, images in correctness(storage).items():
         assert images.mean() == pytest.approx(found[schedule].mean(), abs=0.02)
 
