@@ -1,0 +1,68 @@
+"""What the README claims is what the kept study found, and what it names exists."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from search.cost import Budget
+from search.wording import percent, short_budget
+
+ROOT = Path(__file__).parent.parent
+STUDY = ROOT / "studies" / "digits"
+PAGES = (ROOT / "README.md", STUDY / "README.md")
+
+
+def read_verdicts() -> list[dict]:
+    return json.loads((STUDY / "verdict.json").read_text())["verdicts"]
+
+
+def verdict_table() -> str:
+    """The kept study's verdicts as the READMEs show them."""
+    lines = [
+        "| budget | doubling | its accuracy | best confirmed | its accuracy | regret, points | verdict |",
+        "| --- | --- | ---: | --- | ---: | ---: | --- |",
+    ]
+    for each in read_verdicts():
+        rule, best, regret = each["rule_accuracy"], each["best_accuracy"], each["regret"]
+        cells = (
+            short_budget(Budget(each["cost"], each["limit"])),
+            each["rule_schedule"],
+            f"{percent(rule['mean'])} ({rule['runs']} runs)",
+            each["best_schedule"],
+            f"{percent(best['mean'])} ({best['runs']} runs)",
+            f"{100 * regret['low']:.2f} to {100 * regret['high']:.2f}",
+            f"**{each['verdict']}**",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_verdicts_are_those_of_the_kept_study(page):
+    assert verdict_table() in page.read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    assert targets
+    assert [target for target in targets if "://" not in target and not (page.parent / target).exists()] == []
+
+
+def test_make_targets_named_exist():
+    named = set(re.findall(r"make ([a-z-]+)", (ROOT / "README.md").read_text()))
+    defined = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert named <= defined
+
+
+def test_the_kept_study_agrees_with_the_references():
+    """24 seeds a schedule, trained outside this project: at 1,500 parameters 6-8-11 and 8-8-8 beat doubling by 0.7 to
+    1.0 point; at 40,000 MACs doubling is within 0.15 point of the best known, at 500 activations within 0.3.
+    """
+    verdicts = {(each["cost"], each["limit"]): each["verdict"] for each in read_verdicts()}
+    assert verdicts["params", 1500] != "near-optimal"
+    assert verdicts["macs", 40_000] != "not near-optimal"
+    assert verdicts["activations", 500] != "not near-optimal"
+    assert sum(verdict != "undecided" for verdict in verdicts.values()) >= 2
