@@ -21,7 +21,7 @@ from search.data import Splits
 from search.evaluate import OnEpoch
 from search.progress import Best, Progress
 from search.rules import Rule
-from search.wording import amount, percent, price_of_decision, weighted_sentence
+from search.wording import amount, percent, price_of_decision, short_budget, weighted_sentence
 
 if TYPE_CHECKING:  # what trains takes seconds to load, and `status` does not need it
     from search.check import Forecast
@@ -201,27 +201,38 @@ def _rule_table(plan: StudyPlan) -> Table:
 
 
 def show_standings(standings: Sequence[Standing], confirm: ConfirmConfig) -> None:
-    """One table of verdicts."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("budget", "rule", "schedule", "accuracy", "best", "accuracy", "regret", "verdict"):
-        right, whole = heading in ("accuracy", "regret"), heading not in ("budget", "rule")
-        table.add_column(heading, justify="right" if right else "left", no_wrap=whole)
-    for each in standings:
-        regret, outcome = each.verdict.regret, each.verdict.outcome
-        table.add_row(
-            limit(each.case.budget),
-            str(each.case.rule),
-            str(each.case.schedule),
-            "-" if each.rule_accuracy is None else percent(each.rule_accuracy),
-            str(each.best),
-            "-" if each.best_accuracy is None else percent(each.best_accuracy),
-            f"{100 * regret.low:.2f} to {100 * regret.high:.2f}",
-            f"[{_STYLES[outcome]}]{outcome}[/]",
-        )
-    out.print(table)
+    """One table of verdicts for each rule judged; fits 80 columns."""
+    for rule in dict.fromkeys(each.case.rule for each in standings):
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+        for heading in ("budget", str(rule), "acc.", "best", "acc.", "regret", "verdict"):
+            right = heading in ("acc.", "regret")
+            table.add_column(heading, justify="right" if right else "left", no_wrap=True)
+        for each in standings:
+            if each.case.rule == rule:
+                table.add_row(*_standing_cells(each))
+        out.print(table)
     out.print(
-        f"regret in points of test accuracy with its {confirm.confidence:.0%} interval; margin "
+        f"acc.: test accuracy in %; regret in points with its {confirm.confidence:.0%} interval; margin "
         f"{100 * confirm.margin:.2g} points"
+    )
+
+
+def _standing_cells(standing: Standing) -> tuple[str, ...]:
+    regret, outcome = standing.verdict.regret, standing.verdict.outcome
+    rule, best = (
+        "-" if accuracy is None else f"{100 * accuracy:.2f}"
+        for accuracy in (standing.rule_accuracy, standing.best_accuracy)
+    )
+    limits = f"{100 * regret.low:.2f}–{100 * regret.high:.2f}"  # noqa: RUF001 # a range is written with an en dash
+    verdict = f"[{_STYLES[outcome]}]{outcome}[/]"
+    return (
+        short_budget(standing.case.budget),
+        str(standing.case.schedule),
+        rule,
+        str(standing.best),
+        best,
+        limits,
+        verdict,
     )
 
 
@@ -230,7 +241,7 @@ def show_outcome(findings: Findings, standings: Sequence[Standing]) -> None:
     show_standings(standings, findings.plan.config.confirm)
     for finding in findings.findings:
         if price := price_of_decision(finding):
-            out.print(f"{limit(finding.case.budget)}: {price}")
+            out.print(f"{short_budget(finding.case.budget)}: {price}")
     if findings.weighted:
         search = findings.plan.config.search
         out.print(weighted_sentence(findings.weighted, search.params_weight, search.memory_weight))

@@ -67,7 +67,7 @@ def timeless(path: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def complete(config, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("complete") / "a study"
-    assert "params <= 300" in finish(start(config, folder, "--workers", "1"))
+    assert "300 parameters" in finish(start(config, folder, "--workers", "1"))
     return folder
 
 
