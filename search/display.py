@@ -144,7 +144,7 @@ def show_plan(plan: StudyPlan, forecast: Forecast, workers: int) -> None:
         costs = plan.cost_model.costs(schedule)
         table.add_row(what, str(schedule), *(amount(name, costs[name]) for name in COST_NAMES))
     out.print(table)
-    out.print("[bold]rules[/]    the largest member within each budget, and the share of the budget it uses")
+    out.print("[bold]rules[/]    the largest member within each budget and the share of it used; * judged")
     out.print(_rule_table(plan))
     anchors = len(plan.anchors)
     sampled = max(0, config.search.trials - anchors)
@@ -184,18 +184,18 @@ def warnings(plan: StudyPlan, forecast: Forecast) -> Iterator[str]:
 
 
 def _rule_table(plan: StudyPlan) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("rule")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("rule", no_wrap=True)
     fits = {(fitted.rule, fitted.budget): fitted for fitted in plan.judged + plan.compared}
     for budget in plan.config.budgets:
-        table.add_column(limit(budget), justify="right")
+        table.add_column(short_budget(budget), justify="right")
 
     def cell(rule: Rule, budget: Budget) -> str:
         fitted = fits.get((rule, budget))
         return f"{fitted.schedule} {fitted.budget_used:4.0%}" if fitted else "-"
 
     for rule in plan.config.rules.judged + plan.config.rules.compared:
-        name = f"{rule} (judged)" if rule in plan.config.rules.judged else str(rule)
+        name = f"{rule}*" if rule in plan.config.rules.judged else str(rule)
         table.add_row(name, *(cell(rule, budget) for budget in plan.config.budgets))
     return table
 
