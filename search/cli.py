@@ -100,11 +100,15 @@ def check(config: ConfigPath, overrides: Overrides = None) -> None:
 
     Example: filter-search check configs/digits.yaml
     """
-    from search import configfile, display
+    from search import configfile
+
+    settings = configfile.read(config, overrides or ())
+
+    from search import display
     from search.check import count_workers, forecast
     from search.plan import make_plan
 
-    plan = make_plan(configfile.read(config, overrides or ()))
+    plan = make_plan(settings)
     display.show_plan(plan, forecast(plan), count_workers(plan.config))
 
 
@@ -243,8 +247,11 @@ def _opened(study: str) -> "tuple[StudyPlan, Storage, Path]":
     from search import configfile
     from search.folder import find
     from search.plan import make_plan
+    from search.run import check_same
     from search.study import load
 
     where = find(study)
     config = configfile.read(where / "config.yaml")
-    return make_plan(config), load(where, config.name), where
+    plan, storage = make_plan(config), load(where, config.name)
+    check_same(plan, storage, where)
+    return plan, storage, where

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -123,7 +124,7 @@ def show_trained(trained: Trained) -> None:
         f"{trained.schedule} after {trained.epochs} epochs: test accuracy {percent(interval.mean)} (95 % interval "
         f"over {trained.images:,} images {percent(interval.low)} to {percent(interval.high)})"
     )
-    out.print(f"[bold]weights[/]  {trained.folder / 'weights.safetensors'}", soft_wrap=True)
+    out.print(f"[bold]weights[/]  {escape(str(trained.folder / 'weights.safetensors'))}", soft_wrap=True)
 
 
 def show_plan(plan: StudyPlan, forecast: Forecast, workers: int) -> None:
@@ -252,9 +253,9 @@ def show_next(where: Path, has_findings: bool, stopped: bool) -> None:
     if stopped:
         err.print("[yellow]stopped[/]  max_wall_hours is over; --resume goes on")
     if has_findings:
-        out.print(f"[bold]report[/]   {where / 'report.html'}", soft_wrap=True)
-        out.print(f"[bold]best[/]     {where / 'best'}", soft_wrap=True)
-        out.print(f"[bold]next[/]     filter-search train {where / 'best'}/BUDGET", soft_wrap=True)
+        out.print(f"[bold]report[/]   {escape(str(where / 'report.html'))}", soft_wrap=True)
+        out.print(f"[bold]best[/]     {escape(str(where / 'best'))}", soft_wrap=True)
+        out.print(f"[bold]next[/]     filter-search train {escape(str(where / 'best'))}/BUDGET", soft_wrap=True)
 
 
 def show_status(

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import platform
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -106,7 +107,7 @@ def environment(command: Sequence[str], seed: int, workers: int, device: str) ->
     """Versions, hardware, commit, command and seed: what it takes to repeat a study."""
     return {
         "schema": 1,
-        "command": " ".join(command),
+        "command": shlex.join(command),
         "seed": seed,
         "filter_search": search.__version__,
         "commit": _commit(),

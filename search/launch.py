@@ -49,7 +49,7 @@ class LocalWorkers:
     def _start(self) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
         log = tempfile.TemporaryFile()  # noqa: SIM115 # closed when the worker has been waited for
         process = subprocess.Popen(
-            [sys.executable, "-m", "search", "worker", str(self._folder), "--leashed"],
+            [sys.executable, "-P", "-m", "search", "worker", str(self._folder), "--leashed"],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,

@@ -102,16 +102,12 @@ def run_study(
         NoTrialError: No trial could be completed.
         InterruptedStudyError: A signal stopped the study; everything finished is kept.
     """
-    exists = (where / "study.db").exists() or (where / "config.yaml").exists()
-    if exists and not resume:
-        msg = f"a study exists in {where}; add --resume to continue it, or give another folder with --out"
-        raise ConfigError(msg)
-    if exists:
-        _check_same(plan, where)
+    _check_startable(plan, where, resume)  # before anything is written
     folder.make(where)
     with folder.locked(where) as lock, _stopping(plan.config.compute.max_wall_hours) as stop:
+        _check_startable(plan, where, resume)  # again: another launcher may have been here before the lock was ours
         storage = _open(plan, where)
-        if not exists:
+        if not (where / "environment.json").exists():
             written = folder.environment(command, plan.config.seed, workers, _device_name(plan.config))
             folder.write_json(where / "environment.json", written)
         configfile.write(plan.config, where / "config.yaml")
@@ -121,7 +117,7 @@ def run_study(
                 launch.confirm()
             launch.drain()
         findings = write_outcome(plan, storage, where)
-        if findings is not None:
+        if findings is not None and stop.signal is None:
             torch.set_num_threads(1)  # as in a worker: on networks this small a second thread costs time
             export_best(plan, findings, where, make_evaluator(plan))
     if stop.signal is not None:
@@ -161,9 +157,21 @@ def _stopping(max_wall_hours: float | None) -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def _check_same(plan: StudyPlan, where: Path) -> None:
-    """Refuse to continue a study made by another configuration or on other data."""
-    storage = study.load(where, plan.config.name)
+def _check_startable(plan: StudyPlan, where: Path, resume: bool) -> None:
+    exists = (where / "study.db").exists() or (where / "config.yaml").exists()
+    if exists and not resume:
+        msg = f"a study exists in {where}; add --resume to continue it, or give another folder with --out"
+        raise ConfigError(msg)
+    if exists:
+        check_same(plan, study.load(where, plan.config.name), where)
+
+
+def check_same(plan: StudyPlan, storage: Storage, where: Path) -> None:
+    """Refuse a study made by another configuration or on other data: its margin and budgets came first.
+
+    Raises:
+        ConfigError: With the differences.
+    """
     attrs = storage.search.user_attrs
     if attrs["fingerprint"] != plan.config.fingerprint():
         made_by = StudyConfig.model_validate(attrs["config"])

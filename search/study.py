@@ -12,6 +12,7 @@ import os
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -31,6 +32,13 @@ from search.schedule import FilterSchedule
 MOST_ATTEMPTS = 3
 Purpose = Literal["search", "confirm"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+
+# Over the tables of Optuna's RDB storage, whose schema Optuna migrates and never breaks within a major version.
+_TAKE = sqlalchemy.text(
+    "UPDATE trials SET state = 'RUNNING', datetime_start = :now WHERE trial_id = :id AND state = 'WAITING'"
+).bindparams(sqlalchemy.bindparam("now", type_=sqlalchemy.DateTime))
+_FORGET = sqlalchemy.text("DELETE FROM trial_user_attributes WHERE trial_id = :id AND key = :key")
+_NOTE = sqlalchemy.text("INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (:id, :key, :value)")
 
 # Optuna announces every trial on the user's screen; progress is shown by the command line instead.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -67,15 +75,23 @@ class Storage:
         study = self.study(purpose)
         for waiting in self.trials(purpose, TrialState.WAITING):
             trial_id = self._id(study, waiting)
-            try:
-                claimed = self.backend.set_trial_state_values(trial_id, TrialState.RUNNING)
-            except optuna.exceptions.UpdateFinishedTrialError:
-                continue
-            if claimed:
-                self.backend.set_trial_user_attr(trial_id, "owner", os.getpid())
-                self.backend.set_trial_user_attr(trial_id, "attempts", waiting.user_attrs.get("attempts", 0) + 1)
+            if self._take(trial_id, waiting.user_attrs.get("attempts", 0) + 1):
                 return Trial(study, trial_id)
         return None
+
+    def _take(self, trial_id: int, attempt: int) -> bool:
+        """Make a waiting trial running and ours in one transaction; False when another worker was faster.
+
+        Optuna's own transition reads the state before it writes it, and SQLite lets two workers do so at once.
+        """
+        with self.backend.engine.begin() as connection:
+            taken = connection.execute(_TAKE, {"id": trial_id, "now": datetime.now()})
+            if taken.rowcount != 1:
+                return False
+            for key, value in (("owner", os.getpid()), ("attempts", attempt)):
+                connection.execute(_FORGET, {"id": trial_id, "key": key})
+                connection.execute(_NOTE, {"id": trial_id, "key": key, "value": str(value)})
+        return True
 
     def release(self, purpose: Purpose, owner: int | None, detail: str) -> int:
         """Put running trials back into the queue; those tried too often are given up.

@@ -36,6 +36,13 @@ def test_two_workers_never_claim_one_trial(storage, tmp_path):
     assert Counter(trial.number for trial in claimed if trial) == Counter(range(6))
 
 
+def test_of_two_workers_that_saw_a_trial_waiting_one_gets_it(storage, tmp_path):
+    study.enqueue_trials(storage, [Proposal("band", BUDGET, {})])
+    other = study.load(tmp_path, "digits")
+    assert [each.trials("search", TrialState.WAITING)[0].number for each in (storage, other)] == [0, 0]
+    assert [each._take(1, 1) for each in (storage, other)] == [True, False]
+
+
 def test_released_work_returns_to_the_queue_under_its_number(storage):
     study.enqueue_trials(storage, [Proposal("doubling", BUDGET, {"stage_1": 4})])
     trial = storage.claim("search")
