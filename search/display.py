@@ -269,15 +269,10 @@ def show_status(
     for heading in ("budget", "best so far", "validation accuracy"):
         table.add_column(heading, justify="right" if heading == "validation accuracy" else "left")
     for each in best:
-        table.add_row(limit(each.budget), each.schedule, f"{100 * each.accuracy:.2f} %")
+        table.add_row(short_budget(each.budget), each.schedule, f"{100 * each.accuracy:.2f} %")
     out.print(table)
     if standings:
         show_standings(standings, confirm)
-
-
-def limit(budget: Budget) -> str:
-    """A budget for people, `params <= 1,500`."""
-    return f"{budget.cost} <= {amount(budget.cost, budget.limit)}"
 
 
 def duration(seconds: float) -> str:

@@ -221,13 +221,9 @@ def run_seeds(study_seed: int, purpose: Purpose, schedule: FilterSchedule, first
 
     Search and confirmation, different schedules and different runs never share one, up to 32-bit collisions.
     """
+    common = [study_seed, PURPOSES.index(purpose), *schedule.filters]
     return [
-        int(
-            np.random.SeedSequence([study_seed, PURPOSES.index(purpose), *schedule.filters, index]).generate_state(1)[
-                0
-            ]
-        )
-        for index in range(first, first + count)
+        int(np.random.SeedSequence([*common, index]).generate_state(1)[0]) for index in range(first, first + count)
     ]
 
 
