@@ -82,7 +82,7 @@ def stored_cases(storage: Storage) -> list[Case] | None:
 def scores(storage: Storage) -> dict[FilterSchedule, NDArray[np.float64]]:
     """Test accuracies of each schedule in the order of its runs, up to the first run still missing.
 
-    A run without a score counts as accuracy 0: it classified nothing.
+    A run that diverged counts as accuracy 0: it classified nothing.
     """
     found: dict[FilterSchedule, dict[int, float]] = defaultdict(dict)
     for job in storage.trials("confirm", TrialState.COMPLETE):
@@ -96,14 +96,17 @@ def scores(storage: Storage) -> dict[FilterSchedule, NDArray[np.float64]]:
 
 
 def correctness(storage: Storage) -> dict[FilterSchedule, NDArray[np.float64]]:
-    """Per test image, the share of a schedule's runs that classified it correctly; shape `(n_images,)` each."""
+    """Per test image, the share of a schedule's runs that classified it correctly; shape `(n_images,)` each.
+
+    Schedules of which every run diverged have none.
+    """
     counts: dict[FilterSchedule, NDArray[np.int64]] = {}
     runs: dict[FilterSchedule, int] = defaultdict(int)
     for job in storage.trials("confirm", TrialState.COMPLETE):
+        schedule = FilterSchedule.parse(job.user_attrs["schedule"])
+        runs[schedule] += job.user_attrs["count"]
         if "correct" in job.user_attrs:
-            schedule = FilterSchedule.parse(job.user_attrs["schedule"])
             counts[schedule] = counts.get(schedule, 0) + unpack_counts(job.user_attrs["correct"]).astype(np.int64)
-            runs[schedule] += job.user_attrs["count"]
     return {schedule: total / runs[schedule] for schedule, total in counts.items()}
 
 

@@ -157,7 +157,7 @@ def run(
         return
     if ended.findings:
         display.show_outcome(ended.findings, ended.standings)
-    display.show_next(where, ended.findings is not None, ended.stopped)
+    display.show_next(where, ended.findings is not None, ended.stopped, ended.progress.given_up)
 
 
 @app.command(hidden=True)

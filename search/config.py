@@ -184,19 +184,11 @@ class SearchConfig(Section):
     memory_weight: float = Field(
         0.005, ge=0, le=1, description="Accuracy (a fraction) one pays for halving the memory; weighted objective."
     )
-    sampler: Literal["band", "tpe"] = Field(
-        "band", description="band: a random shape scaled until it just fits the budget aimed at; tpe: Optuna's."
+    sampler: Literal["band"] = Field(
+        "band", description="band: a random shape scaled until it just fits the budget aimed at."
     )
-    pruner: Literal["none", "median"] = Field("none", description="Optuna's pruner; not with the pareto objective.")
     trials: Positive = Field(64, le=1_000_000, description="Finished trials the search ends with.")
     seeds_per_trial: int = Field(4, ge=1, le=64, description="Runs of each trial, trained in one pass where possible.")
-
-    @model_validator(mode="after")
-    def _prune_one_objective_only(self) -> Self:
-        if self.objective == "pareto" and self.pruner != "none":
-            msg = "pruner median needs one objective, and pareto has three; set pruner: none"
-            raise ValueError(msg)
-        return self
 
 
 class ConfirmConfig(Section):

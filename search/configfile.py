@@ -8,6 +8,7 @@ import difflib
 import json
 import textwrap
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,16 @@ def write(config: StudyConfig, path: Path) -> None:
         raise StorageError(msg) from None
 
 
-def difference(old: StudyConfig, new: StudyConfig) -> list[str]:
-    """What decides results and differs, one line a value: `confirm.margin: 0.005 -> 0.01`."""
-    return list(_differences("", old.semantic(), new.semantic()))
+def difference(kept: dict[str, Any], config: StudyConfig) -> list[str]:
+    """What decides results and differs, one line a value: `confirm.margin: 0.005 -> 0.01`.
+
+    Args:
+        kept: What an earlier `StudyConfig.semantic` gave. Fields that came later count at their defaults.
+        config: What to compare it with.
+    """
+    with suppress(ValidationError):  # of a version whose fields were other ones
+        kept = StudyConfig.model_validate(kept).semantic()
+    return list(_differences("", kept, config.semantic()))
 
 
 def schema() -> Schema:
@@ -315,10 +323,12 @@ def _comment(text: str, indent: str, hang: str = "") -> list[str]:
 
 
 def _differences(path: str, old: Any, new: Any) -> Iterator[str]:  # noqa: ANN401 # plain data
-    if isinstance(old, dict):
-        for key, value in old.items():
-            yield from _differences(f"{path}.{key}".lstrip("."), value, new[key])
-    elif isinstance(old, list) and len(old) == len(new) and isinstance(old[0] if old else None, dict):
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in old | new:
+            yield from _differences(f"{path}.{key}".lstrip("."), old.get(key), new.get(key))
+    elif (
+        isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and isinstance((old or [0])[0], dict)
+    ):
         for number, (before, after) in enumerate(zip(old, new, strict=True)):
             yield from _differences(f"{path}.{number}", before, after)
     elif old != new:

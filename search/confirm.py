@@ -11,12 +11,14 @@ from optuna.trial import TrialState
 
 from search.cases import Case, Challenger, Scores, judge, scores
 from search.config import ConfirmConfig
-from search.errors import ConfigError
 from search.plan import StudyPlan
 from search.rules import Fit
 from search.schedule import FilterSchedule
 from search.study import Storage, enqueue_confirmation
 from search.surrogate import Surrogate, recommend
+
+_MOST_RUNS_PER_JOB = 16
+_MACS_PER_JOB = 10**11  # about a minute of one core at the rate of small networks, 2 * 10^9 a second
 
 
 def fit_surrogate(storage: Storage, seed: int) -> Surrogate | None:
@@ -37,7 +39,8 @@ def choose_cases(plan: StudyPlan, surrogate: Surrogate | None) -> list[Case]:
     """Every judged rule under every budget with its challengers, in the order of the configuration.
 
     Half of the places go to the surrogate's best schedules, visited or not, the others to the other rules it ranks
-    best; places that one side leaves free go to the other. Without a surrogate the rules come in their order.
+    best; places that one side leaves free go to the other. Without a surrogate the rules come in their order. Where
+    there is neither, random schedules within the budget challenge.
     """
     cases = []
     for number, fitted in enumerate(plan.judged):
@@ -46,19 +49,19 @@ def choose_cases(plan: StudyPlan, surrogate: Surrogate | None) -> list[Case]:
             for other in plan.anchors
             if other.budget == fitted.budget and other.schedule != fitted.schedule
         ]
+        rng = np.random.default_rng([plan.config.seed, number])
         if surrogate is not None:
-            rng = np.random.default_rng([plan.config.seed, number])
             others = _ranked(plan, surrogate, fitted, others, rng)
-        if not others:
-            msg = (
-                f"rule {fitted.rule} has no challenger within {fitted.budget}; name other rules in rules.compared or "
-                "raise search.trials"
-            )
-            raise ConfigError(msg)
-        cases.append(
-            Case(fitted.budget, fitted.rule, fitted.schedule, tuple(others[: plan.config.confirm.challengers]))
-        )
+        challengers = (others or _at_random(plan, fitted, rng))[: plan.config.confirm.challengers]
+        cases.append(Case(fitted.budget, fitted.rule, fitted.schedule, tuple(challengers)))
     return cases
+
+
+def _at_random(plan: StudyPlan, fitted: Fit, rng: np.random.Generator) -> list[Challenger]:
+    pool = plan.rivals(fitted, rng)
+    places = min(plan.config.confirm.challengers, len(pool))
+    chosen = rng.choice(pool, places, replace=False)
+    return [Challenger(FilterSchedule(tuple(map(int, filters))), "random") for filters in chosen]
 
 
 def _ranked(
@@ -90,7 +93,7 @@ def runs_needed(cases: Sequence[Case], found: Scores, confirm: ConfirmConfig) ->
     return needed
 
 
-def enqueue_next(storage: Storage, cases: Sequence[Case], confirm: ConfirmConfig, most_per_job: int) -> int:
+def enqueue_next(storage: Storage, cases: Sequence[Case], plan: StudyPlan) -> int:
     """Queue the runs of the next look that are not queued yet.
 
     Returns:
@@ -101,8 +104,20 @@ def enqueue_next(storage: Storage, cases: Sequence[Case], confirm: ConfirmConfig
         schedule = FilterSchedule.parse(job.user_attrs["schedule"])
         queued[schedule] = max(queued[schedule], job.user_attrs["first"] + job.user_attrs["count"])
     jobs = 0
-    for schedule, runs in runs_needed(cases, scores(storage), confirm).items():
-        for first in range(queued[schedule], runs, most_per_job):
-            enqueue_confirmation(storage, schedule, first, min(most_per_job, runs - first))
+    for schedule, runs in runs_needed(cases, scores(storage), plan.config.confirm).items():
+        per_job = runs_per_job(plan, schedule)
+        for first in range(queued[schedule], runs, per_job):
+            enqueue_confirmation(storage, schedule, first, min(per_job, runs - first))
             jobs += 1
     return jobs
+
+
+def runs_per_job(plan: StudyPlan, schedule: FilterSchedule) -> int:
+    """Runs of one job: enough to train in one pass, few enough that an interruption loses little.
+
+    From the work and not from the clock, so that every launch of a study trains the same runs in one pass: results
+    are the same bit for bit only so.
+    """
+    epochs, images = plan.config.training.epochs, len(plan.data.labels)
+    macs = 3 * plan.cost_model.costs(schedule).macs * epochs * images  # forward, and backward at twice its cost
+    return max(1, min(_MOST_RUNS_PER_JOB, _MACS_PER_JOB // macs))

@@ -22,7 +22,7 @@ from search.data import Splits
 from search.evaluate import OnEpoch
 from search.progress import Best, Progress
 from search.rules import Rule
-from search.wording import amount, percent, price_of_decision, short_budget, weighted_sentence
+from search.wording import amount, counted, percent, price_of_decision, short_budget, weighted_sentence
 
 if TYPE_CHECKING:  # what trains takes seconds to load, and `status` does not need it
     from search.check import Forecast
@@ -90,11 +90,13 @@ def _lines() -> Callable[[Progress], None]:
 
 
 def _said(progress: Progress, phase: str) -> str:
+    given_up = (progress.given_up, "given up after crashes")
     if phase == "confirm":
-        given_up = f", {progress.given_up} jobs given up after crashes" if progress.given_up else ""
-        return f"{progress.confirmed} of {progress.confirmations} runs queued so far{given_up}"
-    others = [(progress.running, "running"), (progress.failed, "failed"), (progress.pruned, "pruned")]
-    return ", ".join([f"{progress.finished}/{progress.trials} trials", *(f"{n} {word}" for n, word in others if n)])
+        said, others = f"{progress.confirmed} of {progress.confirmations} runs queued so far", [given_up]
+    else:
+        said = f"{progress.finished}/{progress.trials} trials"
+        others = [(progress.running, "running"), (progress.failed, "failed"), given_up]
+    return ", ".join([said, *(f"{n} {word}" for n, word in others if n)])
 
 
 @contextmanager
@@ -248,10 +250,15 @@ def show_outcome(findings: Findings, standings: Sequence[Standing]) -> None:
         out.print(weighted_sentence(findings.weighted, search.params_weight, search.memory_weight))
 
 
-def show_next(where: Path, has_findings: bool, stopped: bool) -> None:
+def show_next(where: Path, has_findings: bool, stopped: bool, given_up: int) -> None:
     """Where the results lie and what to do next."""
     if stopped:
         err.print("[yellow]stopped[/]  max_wall_hours is over; --resume goes on")
+    if given_up:
+        jobs = counted(given_up, "job")
+        err.print(
+            f"[yellow]missing[/]  {jobs} given up after crashes; what needs them is undecided, --resume tries again"
+        )
     if has_findings:
         out.print(f"[bold]report[/]   {escape(str(where / 'report.html'))}", soft_wrap=True)
         out.print(f"[bold]best[/]     {escape(str(where / 'best'))}", soft_wrap=True)

@@ -3,7 +3,7 @@
 Owns the content of `best/`. Which schedule is best is decided in `findings`, how it is trained in `training`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,11 +67,24 @@ class Trained:
     folder: Path
 
 
-def export_best(plan: StudyPlan, findings: Findings, folder: Path, evaluate: Evaluate) -> list[Path]:
+def export_best(
+    plan: StudyPlan,
+    findings: Findings,
+    folder: Path,
+    evaluate: Evaluate,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> list[Path]:
     """Write each budget's best confirmed schedule to `best/<budget>/` as configuration, weights, model and card.
 
     The weights are those of the first confirmation seed, fixed in advance and never the best on test, trained again
     here since no run of a study keeps weights. A run that fails is told of in the card in place of weights.
+
+    Args:
+        plan: The study.
+        findings: What it says.
+        folder: Its folder.
+        evaluate: Trains.
+        interrupted: Asked before each budget; True leaves out those still to come.
 
     Returns:
         The folders written, in the order of the budgets.
@@ -81,6 +94,8 @@ def export_best(plan: StudyPlan, findings: Findings, folder: Path, evaluate: Eva
     """
     written = []
     for budget, best in by_budget(findings.findings).items():
+        if interrupted():
+            break
         seed = run_seeds(plan.config.seed, "confirm", best.schedule, 0, 1)[0]
         fidelity = Fidelity(plan.config.training.epochs)
         (run,) = evaluate(best.schedule, [seed], fidelity, "test", keep_weights=True)
@@ -88,6 +103,11 @@ def export_best(plan: StudyPlan, findings: Findings, folder: Path, evaluate: Eva
         _write(plan, budget, best, run, where)
         written.append(where)
     return written
+
+
+def is_exported(findings: Findings, folder: Path) -> bool:
+    """Whether `best/` is complete: the model card, written last, of every budget is there."""
+    return all((folder / "best" / budget.folder / "README.md").exists() for budget in by_budget(findings.findings))
 
 
 def train_best(best: Path, on_epoch: OnEpoch) -> Trained:
@@ -160,11 +180,11 @@ def _write(plan: StudyPlan, budget: Budget, best: Confirmed, run: Run, where: Pa
     head = "# An exported candidate; `filter-search train` on its folder trains it at full fidelity.\n"
     write_whole(where / "config.yaml", head + dump(values))
     write_whole(where / "model.py", model_source(plan, best.schedule, mean, deviation))
-    write_whole(where / "README.md", _card(plan, budget, best, run))
     if isinstance(run, Scored):
         write_whole(where / "weights.safetensors", _weights(run))
     else:
         (where / "weights.safetensors").unlink(missing_ok=True)
+    write_whole(where / "README.md", _card(plan, budget, best, run))
 
 
 def model_source(plan: StudyPlan, schedule: FilterSchedule, mean: Sequence[float], deviation: Sequence[float]) -> str:

@@ -37,7 +37,6 @@ class LocalWorkers:
         self._workers: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
 
     def __enter__(self) -> Self:
-        self._workers = [self._start() for _ in range(self._count)]
         return self
 
     def __exit__(
@@ -60,11 +59,13 @@ class LocalWorkers:
         return process, log
 
     def tend(self, storage: Storage) -> None:
-        """Release what dead workers were doing and start others in their place.
+        """Start the workers the first time; then release what dead ones were doing and start others in their place.
 
         Raises:
             FilterSearchError: Workers keep dying before they claim anything; with what they said last.
         """
+        if not self._workers:
+            self._workers = [self._start() for _ in range(self._count)]
         for slot, (process, log) in enumerate(self._workers):
             if process.poll() is None:
                 continue

@@ -6,6 +6,9 @@ Everything that can be refused is refused here.
 from dataclasses import dataclass
 from itertools import cycle, islice
 
+import numpy as np
+from numpy.typing import NDArray
+
 from search.config import StudyConfig
 from search.cost import Budget, CostModel
 from search.data import ImageData, load
@@ -49,6 +52,12 @@ class StudyPlan:
         first = {(fitted.budget, fitted.schedule): fitted for fitted in reversed(self.judged + self.compared)}
         return [each for each in self.judged + self.compared if first[each.budget, each.schedule] is each]
 
+    def rivals(self, fitted: Fit, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Schedules within a fitted rule's budget besides its own, shape `(n_schedules, n_stages)`."""
+        pool = self.space.within(fitted.budget, self.cost_model, rng)
+        others: NDArray[np.int64] = pool[(pool != np.array(fitted.schedule.filters)).any(axis=1)]
+        return others
+
     def proposals(self) -> list[Proposal]:
         """The search's trials: the rules first, then the sampler's, aimed at the budgets in turn."""
         trials = self.config.search.trials
@@ -64,7 +73,7 @@ def make_plan(config: StudyConfig) -> StudyPlan:
 
     Raises:
         ConfigError: Too many stages for the images, a budget no schedule meets, or a judged rule that has no member
-            within a budget or needs filters outside the space.
+            within a budget, is alone in it, or needs filters outside the space.
         DataError: The data cannot be read or split.
     """
     data = load(config.data)
@@ -88,7 +97,15 @@ def make_plan(config: StudyConfig) -> StudyPlan:
     ]
     others = [fitted(rule, budget) for rule in config.rules.compared for budget in config.budgets]
     compared = [each for each in others if each is not None and each.schedule in space]
-    return StudyPlan(config, data, space, cost_model, tuple(judged), tuple(compared))
+    plan = StudyPlan(config, data, space, cost_model, tuple(judged), tuple(compared))
+    for each in judged:
+        if not len(plan.rivals(each, np.random.default_rng(0))):
+            msg = (
+                f"{each.budget} admits no schedule besides {each.schedule}, the member of rule {each.rule}; raise the "
+                "budget or widen filters.stages"
+            )
+            raise ConfigError(msg)
+    return plan
 
 
 def _check_judged(rule: Rule, budget: Budget, fitted: Fit | None, space: Space) -> Fit:

@@ -1,6 +1,5 @@
 """Where a study stands: counts of its trials and confirmation runs, and the best so far under each budget."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from search.cost import Budget
-from search.study import Purpose, Storage, accuracy_of, costs_of, is_finished
+from search.study import Purpose, Storage, accuracy_of, costs_of, is_finished, is_given_up, jobs
 
 
 @dataclass(frozen=True)
@@ -20,11 +19,10 @@ class Progress:
         finished: Finished trials.
         trials: Trials in all.
         running: Jobs being carried out.
-        failed: Trials that diverged, ran out of memory or were given up.
-        pruned: Trials stopped early.
+        failed: Finished trials that diverged or ran out of memory.
         confirmed: Confirmation runs carried out.
         confirmations: Confirmation runs queued so far.
-        given_up: Confirmation jobs that crashed too often; cases that need them stay undecided.
+        given_up: Trials and confirmation jobs that crashed too often; a resume tries them again.
     """
 
     phase: Purpose
@@ -32,7 +30,6 @@ class Progress:
     trials: int
     running: int
     failed: int
-    pruned: int
     confirmed: int
     confirmations: int
     given_up: int
@@ -49,20 +46,16 @@ class Best:
 
 def progress(storage: Storage) -> Progress:
     """The study's counts."""
-    trials = [trial for trial in storage.trials("search") if trial.user_attrs.get("reason") != "refused"]
-    jobs = storage.trials("confirm")
-    states = Counter(trial.state for trial in trials)
-    ended = sum(trial.state.is_finished() for trial in trials)
+    trials, confirming = jobs(storage, "search"), jobs(storage, "confirm")
     return Progress(
-        phase="confirm" if ended == len(trials) else "search",
+        phase="confirm" if all(trial.state.is_finished() for trial in trials) else "search",
         finished=sum(map(is_finished, trials)),
         trials=len(trials),
-        running=states[TrialState.RUNNING] + sum(job.state is TrialState.RUNNING for job in jobs),
-        failed=states[TrialState.FAIL],
-        pruned=states[TrialState.PRUNED],
-        confirmed=sum(job.user_attrs["count"] for job in jobs if job.state is TrialState.COMPLETE),
-        confirmations=sum(job.user_attrs["count"] for job in jobs),
-        given_up=sum(job.state is TrialState.FAIL for job in jobs),
+        running=sum(job.state is TrialState.RUNNING for job in trials + confirming),
+        failed=sum(is_finished(trial) and trial.state is TrialState.FAIL for trial in trials),
+        confirmed=sum(job.user_attrs["count"] for job in confirming if job.state is TrialState.COMPLETE),
+        confirmations=sum(job.user_attrs["count"] for job in confirming),
+        given_up=sum(map(is_given_up, trials + confirming)),
     )
 
 

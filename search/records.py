@@ -37,9 +37,9 @@ def write_verdict(folder: Path, findings: Findings) -> None:
 
 
 def trial_rows(storage: Storage) -> Iterable[dict[str, Any]]:
-    """One row per trial that has ended; proposals refused on their cost are no trials."""
+    """One row per trial that has ended."""
     for trial in storage.trials("search"):
-        if trial.state.is_finished() and trial.user_attrs.get("reason") != "refused":
+        if trial.state.is_finished():
             yield _trial_row(trial)
 
 

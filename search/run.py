@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from types import FrameType
 from typing import Protocol
 
@@ -22,7 +21,7 @@ from search.cases import Standing, standings, store_cases, stored_cases
 from search.config import StudyConfig
 from search.confirm import choose_cases, enqueue_next, fit_surrogate
 from search.errors import ConfigError, InterruptedStudyError, NoTrialError
-from search.export import export_best
+from search.export import export_best, is_exported
 from search.findings import Findings, conclude
 from search.launch import LocalWorkers
 from search.plan import StudyPlan
@@ -34,8 +33,6 @@ from search.training import choose_device
 from search.worker import make_evaluator
 
 _POLL_SECONDS = 0.1
-_JOB_SECONDS = 30  # a confirmation job is about so long: short enough to lose little, long enough to train in one pass
-_MOST_RUNS_PER_JOB = 16
 _CRASHES_WITHOUT_SUCCESS = 3
 
 
@@ -46,11 +43,13 @@ class Ended:
     Attributes:
         findings: What the study says; None when its time was up before the search had ended.
         standings: Where every case stands.
+        progress: What was done and what was given up.
         stopped: Whether `max_wall_hours` ended it early.
     """
 
     findings: Findings | None
     standings: list[Standing]
+    progress: Progress
     stopped: bool
 
 
@@ -104,26 +103,32 @@ def run_study(
     """
     _check_startable(plan, where, resume)  # before anything is written
     folder.make(where)
-    with folder.locked(where) as lock, _stopping(plan.config.compute.max_wall_hours) as stop:
+    limit = plan.config.compute.max_wall_hours
+    with folder.locked(where) as lock, _stopping(limit) as stop, study.guarded(where):
         _check_startable(plan, where, resume)  # again: another launcher may have been here before the lock was ours
         storage = _open(plan, where)
         if not (where / "environment.json").exists():
             written = folder.environment(command, plan.config.seed, workers, _device_name(plan.config))
             folder.write_json(where / "environment.json", written)
         configfile.write(plan.config, where / "config.yaml")
+        before = progress(storage)
         with LocalWorkers(where, workers, lock) as local:
             launch = Launch(plan, storage, local, stop, show)
-            if launch.search():
-                launch.confirm()
-            launch.drain()
+            try:
+                if launch.search():
+                    launch.confirm()
+            finally:
+                launch.drain()
+                write_records(where, storage)
         findings = write_outcome(plan, storage, where)
-        if findings is not None and stop.signal is None:
+        if findings is not None and not (progress(storage) == before and is_exported(findings, where)):
             torch.set_num_threads(1)  # as in a worker: on networks this small a second thread costs time
-            export_best(plan, findings, where, make_evaluator(plan))
+            export_best(plan, findings, where, make_evaluator(plan), interrupted=lambda: stop.signal is not None)
+        ended = Ended(findings, standings(storage, plan.config.confirm), progress(storage), stop.heeded)
     if stop.signal is not None:
         msg = "stopped after finishing what was running; everything finished is kept, --resume goes on"
         raise InterruptedStudyError(msg, stop.signal)
-    return Ended(findings, standings(storage, plan.config.confirm), stop.heeded)
+    return ended
 
 
 def write_outcome(plan: StudyPlan, storage: Storage, where: Path) -> Findings | None:
@@ -173,9 +178,8 @@ def check_same(plan: StudyPlan, storage: Storage, where: Path) -> None:
         ConfigError: With the differences.
     """
     attrs = storage.search.user_attrs
-    if attrs["fingerprint"] != plan.config.fingerprint():
-        made_by = StudyConfig.model_validate(attrs["config"])
-        lines = "\n  ".join(configfile.difference(made_by, plan.config))
+    if differences := configfile.difference(attrs["config"], plan.config):
+        lines = "\n  ".join(differences)
         msg = (
             f"the study in {where} was made by another configuration (there -> here):\n  {lines}\n"
             "set these back, or give another folder with --out"
@@ -188,14 +192,14 @@ def check_same(plan: StudyPlan, storage: Storage, where: Path) -> None:
 
 def _open(plan: StudyPlan, where: Path) -> Storage:
     """The study's storage, its trials all queued, nothing running; made where there is none."""
-    if not (where / "study.db").exists():
-        storage = study.create(where, plan.config, plan.objective.directions, plan.data.fingerprint)
-    else:
+    if (where / "study.db").exists():
         storage = study.load(where, plan.config.name)
+    else:
+        storage = study.create(where, plan.config, plan.objective.directions, plan.data.fingerprint)
     for purpose in study.PURPOSES:
         storage.release(purpose, None, "interrupted")
-    queued = sum(not trial.user_attrs["refusals"] for trial in storage.trials("search"))
-    study.enqueue_trials(storage, plan.proposals()[queued:])
+    study.enqueue_missing(storage, plan.proposals())
+    study.enqueue_given_up(storage)
     return storage
 
 
@@ -252,11 +256,9 @@ class Launch:
         if cases is None:
             cases = choose_cases(self.plan, fit_surrogate(self.storage, self.plan.config.seed))
             store_cases(self.storage, cases)
-        per_job = _runs_per_job(self.storage)
         while not self.stop.due():
-            if not self.storage.trials("confirm", TrialState.WAITING, TrialState.RUNNING) and not enqueue_next(
-                self.storage, cases, self.plan.config.confirm, per_job
-            ):
+            busy = self.storage.trials("confirm", TrialState.WAITING, TrialState.RUNNING)
+            if not busy and not enqueue_next(self.storage, cases, self.plan):
                 break
             self._tend()
 
@@ -274,12 +276,3 @@ class Launch:
         self.workers.tend(self.storage)
         self.show(progress(self.storage))
         time.sleep(_POLL_SECONDS)
-
-
-def _runs_per_job(storage: Storage) -> int:
-    seconds = [
-        run["wall_seconds"]
-        for trial in storage.trials("search", TrialState.COMPLETE)
-        for run in trial.user_attrs["runs"]
-    ]
-    return max(1, min(_MOST_RUNS_PER_JOB, int(_JOB_SECONDS / max(mean(seconds), 1e-6))))

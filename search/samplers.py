@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, IntDistribution
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
@@ -28,14 +28,13 @@ def make_sampler(search: SearchConfig, space: Space, cost_model: CostModel, seed
     match search.sampler:
         case "band":
             return BandSampler(space, cost_model, seed)
-        case "tpe":
-            return TPESampler(seed=seed)
 
 
 class BandSampler(BaseSampler):
     """Proposes a random shape, scaled until it just fits the budget the trial aims at.
 
-    A proposal depends on the seed and the trial's number alone, so it is the same whoever asks and in what order.
+    A proposal depends on the seed and its index among the study's proposals alone, so it is the same whoever asks and
+    in what order.
 
     Args:
         space: What may be proposed.
@@ -56,7 +55,7 @@ class BandSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Multiples of every stage."""
-        rng = np.random.default_rng([self._seed, trial.number])
+        rng = np.random.default_rng([self._seed, trial.user_attrs["proposal"]])
         return self._space.params(self._space.propose(Budget.parse(trial.user_attrs["budget"]), self._cost_model, rng))
 
     def sample_independent(

@@ -10,7 +10,8 @@ import logging
 import math
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +40,8 @@ _TAKE = sqlalchemy.text(
 ).bindparams(sqlalchemy.bindparam("now", type_=sqlalchemy.DateTime))
 _FORGET = sqlalchemy.text("DELETE FROM trial_user_attributes WHERE trial_id = :id AND key = :key")
 _NOTE = sqlalchemy.text("INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (:id, :key, :value)")
+
+_REFUSALS = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
 
 # Optuna announces every trial on the user's screen; progress is shown by the command line instead.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -136,29 +139,33 @@ def create(folder: Path, config: StudyConfig, directions: Sequence[str], data_fi
     Raises:
         StorageError: The storage cannot be written.
     """
-    backend = _connect(folder)
+    path = folder / "study.db"
+    unready = folder / ".study.db.new"
+    unready.unlink(missing_ok=True)
+    _create(unready, config, directions, data_fingerprint)
+    unready.rename(path)  # whole or not at all: a launch killed in between leaves nothing that looks like a study
+    return load(folder, config.name)
+
+
+def _create(path: Path, config: StudyConfig, directions: Sequence[str], data_fingerprint: str) -> None:
+    backend = _connect(path, create=True)
     aims = [optuna.study.StudyDirection[each.upper()] for each in directions]
     search = optuna.create_study(storage=backend, study_name=config.name, directions=aims)
-    confirm = optuna.create_study(storage=backend, study_name=f"{config.name}:confirm", direction="maximize")
+    optuna.create_study(storage=backend, study_name=f"{config.name}:confirm", direction="maximize")
     search.set_user_attr("config", config.semantic())
     search.set_user_attr("fingerprint", config.fingerprint())
     search.set_user_attr("data", data_fingerprint)
-    return Storage(backend, search, confirm)
+    backend.remove_session()
+    backend.engine.dispose()
 
 
-def load(
-    folder: Path,
-    name: str,
-    sampler: optuna.samplers.BaseSampler | None = None,
-    pruner: optuna.pruners.BasePruner | None = None,
-) -> Storage:
+def load(folder: Path, name: str, sampler: optuna.samplers.BaseSampler | None = None) -> Storage:
     """Open an existing study.
 
     Args:
         folder: The study folder.
         name: The study's name.
         sampler: What proposes candidates; only a worker needs one.
-        pruner: What stops hopeless trials; likewise.
 
     Raises:
         StorageError: There is none, or it is not readable as one.
@@ -166,9 +173,9 @@ def load(
     if not (folder / "study.db").is_file():
         msg = f"{folder} holds no study.db; name the folder of a study that `filter-search run` made"
         raise StorageError(msg)
-    backend = _connect(folder)
+    backend = _connect(folder / "study.db", create=False)
     try:
-        search = optuna.load_study(study_name=name, storage=backend, sampler=sampler, pruner=pruner)
+        search = optuna.load_study(study_name=name, storage=backend, sampler=sampler)
         confirm = optuna.load_study(study_name=f"{name}:confirm", storage=backend)
     except KeyError:
         msg = f"{folder / 'study.db'} holds no study named {name!r}; restore it or start anew in another folder"
@@ -176,15 +183,35 @@ def load(
     return Storage(backend, search, confirm)
 
 
-def _connect(folder: Path) -> RDBStorage:
-    path = folder / "study.db"
+def _connect(path: Path, *, create: bool) -> RDBStorage:
     try:
-        # The timeout outlasts every other worker's transaction, so a busy file is waited for, not failed on.
-        return RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": 60}})
-    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
-        reason = str(getattr(error, "orig", error)).splitlines()[0]
-        msg = f"{path} cannot be used as a study ({reason}); restore it from a copy or start anew in another folder"
-        raise StorageError(msg) from None
+        return RDBStorage(
+            f"sqlite:///{path.resolve()}",
+            # The timeout outlasts every other worker's transaction, so a busy file is waited for, not failed on.
+            engine_kwargs={"connect_args": {"timeout": 60}},
+            skip_table_creation=not create,
+        )
+    except (*_REFUSALS, RuntimeError) as error:
+        raise StorageError(_unusable(path, error)) from None
+
+
+@contextmanager
+def guarded(folder: Path) -> Iterator[None]:
+    """What the storage refuses in here, such as a full disk or a damaged file, becomes one message.
+
+    Raises:
+        StorageError: In place of what SQLAlchemy, or Optuna on top of it, raises.
+    """
+    try:
+        yield
+    except _REFUSALS as error:
+        raise StorageError(_unusable(folder / "study.db", error)) from error
+
+
+def _unusable(path: Path, error: Exception) -> str:
+    cause = error.__cause__ or error
+    reason = str(getattr(cause, "orig", cause)).splitlines()[0]
+    return f"{path} cannot be used as a study ({reason}); mend that, restore a copy or start anew in another folder"
 
 
 @dataclass(frozen=True)
@@ -195,20 +222,44 @@ class Proposal:
         origin: The rule it is a member of, or the sampler that is to propose it.
         budget: The budget it aims at.
         params: Multiples of every stage; empty where a sampler is to propose them.
-        refusals: How many proposals before it were refused on their cost.
     """
 
     origin: str
     budget: Budget
     params: dict[str, int]
-    refusals: int = 0
 
 
-def enqueue_trials(storage: Storage, proposals: Iterable[Proposal]) -> None:
-    """Queue trials for the search."""
-    for proposal in proposals:
-        attrs = {"origin": proposal.origin, "budget": str(proposal.budget), "refusals": proposal.refusals}
-        storage.search.enqueue_trial(proposal.params, user_attrs=attrs)
+def enqueue_missing(storage: Storage, proposals: Sequence[Proposal]) -> None:
+    """Queue a trial for every proposal that has none waiting, running or finished.
+
+    What makes the number of trials exact: it mends a launch killed while it queued, and gives what was given up
+    after crashes another chance.
+    """
+    live = {trial.user_attrs["proposal"] for trial in storage.trials("search") if not is_given_up(trial)}
+    for index, proposal in enumerate(proposals):
+        if index not in live:
+            attrs = {"proposal": index, "origin": proposal.origin, "budget": str(proposal.budget)}
+            storage.search.enqueue_trial(proposal.params, user_attrs=attrs)
+
+
+def enqueue_given_up(storage: Storage) -> None:
+    """Queue every confirmation job again that was given up."""
+    for job in jobs(storage, "confirm"):
+        if is_given_up(job):
+            schedule, first, count = _span(job)
+            enqueue_confirmation(storage, FilterSchedule.parse(schedule), first, count)
+
+
+def jobs(storage: Storage, purpose: Purpose) -> list[FrozenTrial]:
+    """Every job once: of one that was given up and queued again only the later trial."""
+    latest: dict[object, FrozenTrial] = {}
+    for trial in storage.trials(purpose):
+        latest[_span(trial) if purpose == "confirm" else trial.user_attrs["proposal"]] = trial
+    return list(latest.values())
+
+
+def _span(job: FrozenTrial) -> tuple[str, int, int]:
+    return job.user_attrs["schedule"], job.user_attrs["first"], job.user_attrs["count"]
 
 
 def enqueue_confirmation(storage: Storage, schedule: FilterSchedule, first: int, count: int) -> None:
@@ -251,10 +302,15 @@ def accuracy_of(trial: FrozenTrial) -> float:
 
 
 def is_finished(trial: FrozenTrial) -> bool:
-    """Whether a trial counts: scored, pruned, or failed for a reason of its own (`diverged`, `oom`)."""
+    """Whether a trial counts: scored, or failed for a reason of its own (`diverged`, `oom`)."""
     if trial.state is TrialState.FAIL:
         return trial.user_attrs.get("reason") in ("diverged", "oom")
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    return trial.state is TrialState.COMPLETE
+
+
+def is_given_up(trial: FrozenTrial) -> bool:
+    """Whether a job ended without counting: it crashed too often, and a resume tries it again."""
+    return trial.state is TrialState.FAIL and not is_finished(trial)
 
 
 def pack_counts(counts: NDArray[np.uint16]) -> str:

@@ -218,9 +218,9 @@ class ReplicaTraining(pl.LightningModule):
 class TrainingEvaluator:
     """Scores candidates by training them; implements `search.evaluate.Evaluate`.
 
-    All seeds of a call train in one pass. A seed gives the same run alone or among others up to rounding; bit for bit
-    it is the same only among as many seeds, on the same hardware with as many threads, because kernels of another
-    width sum in another order.
+    All seeds of a call train in one pass, in ever smaller ones where memory does not hold them together. A seed gives
+    the same run alone or among others up to rounding; bit for bit it is the same only among as many seeds, on the
+    same hardware with as many threads, because kernels of another width sum in another order.
 
     Args:
         network: The family.
@@ -258,14 +258,17 @@ class TrainingEvaluator:
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            module, detail = None, f"{schedule} with {len(seeds)} seeds in one pass: {str(error).splitlines()[0]}"
+            module, detail = None, str(error).partition("\n")[0]
         seconds = (time.perf_counter() - started) / len(seeds)
         if module is None:
             # here, not in the handler: until it ends, its traceback holds the tensors that did fit
             gc.collect()
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
-            return [Failed(seed, "oom", detail, seconds) for seed in seeds]
+            if len(seeds) == 1:
+                return [Failed(seeds[0], "oom", f"{schedule}: {detail}", seconds)]
+            parts = seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
+            return [run for part in parts for run in self(schedule, part, fidelity, score_on, on_epoch, keep_weights)]
         peak = None if baseline is None else torch.cuda.max_memory_allocated(self._device) - baseline
         runs: list[Run] = []
         for replica, seed in enumerate(seeds):

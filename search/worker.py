@@ -11,24 +11,22 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import optuna
 import torch
 from optuna.trial import Trial, TrialState
 
 from search import configfile
-from search.cost import Budget, Costs
+from search.cost import Budget
 from search.data import Splits
-from search.evaluate import Evaluate, Failed, Fidelity, OnEpoch, Run, Scored
+from search.evaluate import Evaluate, Failed, Fidelity, Scored
 from search.launch import end_with_coordinator
 from search.objective import excess
 from search.plan import StudyPlan, make_plan
 from search.samplers import make_sampler
 from search.schedule import FilterSchedule
-from search.study import Proposal, Purpose, Storage, enqueue_trials, load, pack_counts, record, run_seeds
+from search.study import Purpose, Storage, load, pack_counts, record, run_seeds
 from search.training import TrainingEvaluator, choose_device
 
 _IDLE_SECONDS = 0.05
-_MOST_REFUSALS = 20
 
 
 def make_evaluator(plan: StudyPlan) -> Evaluate:
@@ -41,9 +39,7 @@ def make_evaluator(plan: StudyPlan) -> Evaluate:
 def open_study(plan: StudyPlan, folder: Path) -> Storage:
     """The study in `folder`, ready to propose candidates."""
     config = plan.config
-    sampler = make_sampler(config.search, plan.space, plan.cost_model, config.seed)
-    pruner = optuna.pruners.MedianPruner() if config.search.pruner == "median" else optuna.pruners.NopPruner()
-    return load(folder, config.name, sampler, pruner)
+    return load(folder, config.name, make_sampler(config.search, plan.space, plan.cost_model, config.seed))
 
 
 def work_in(folder: Path, *, leashed: bool) -> None:
@@ -95,65 +91,22 @@ def _try_candidate(plan: StudyPlan, evaluate: Evaluate, storage: Storage, trial:
         )
     )
     costs = plan.cost_model.costs(schedule)
-    if not any(each.admits(costs) for each in config.budgets):
-        _refuse(plan, storage, trial, budget)
-        return
     if "schedule" not in trial.user_attrs:  # else it is tried again, and a constraint can be set once only
         trial.set_constraint(str(budget), excess(costs, budget))
         trial.set_user_attr("costs", asdict(costs))
         trial.set_user_attr("schedule", str(schedule))
     count = config.search.seeds_per_trial
-    runs = evaluate(
-        schedule,
-        run_seeds(config.seed, "search", schedule, trial.number * count, count),
-        Fidelity(config.training.epochs),
-        "validation",
-        _pruning(plan, trial, costs),
-    )
+    seeds = run_seeds(config.seed, "search", schedule, trial.user_attrs["proposal"] * count, count)
+    runs = evaluate(schedule, seeds, Fidelity(config.training.epochs), "validation")
     trial.set_user_attr("runs", [record(run) for run in runs])
-    _tell(plan, storage, trial, runs, costs)
-
-
-def _pruning(plan: StudyPlan, trial: Trial, costs: Costs) -> OnEpoch | None:
-    if plan.config.search.pruner == "none":
-        return None
-
-    def on_epoch(epoch: int, accuracy: float) -> bool:
-        trial.report(plan.objective.values(accuracy, costs)[0], epoch)
-        return trial.should_prune()
-
-    return on_epoch
-
-
-def _tell(plan: StudyPlan, storage: Storage, trial: Trial, runs: list[Run], costs: Costs) -> None:
     failures = [run for run in runs if isinstance(run, Failed)]
     if failures:
         trial.set_user_attr("reason", failures[0].reason)
         trial.set_user_attr("detail", failures[0].detail)
         storage.search.tell(trial, state=TrialState.FAIL)
-        return
-    scored = [run for run in runs if isinstance(run, Scored)]
-    if scored[0].epochs < plan.config.training.epochs:
-        storage.search.tell(trial, state=TrialState.PRUNED)
-        return
-    accuracy = float(np.mean([run.accuracy for run in scored]))
-    storage.search.tell(trial, plan.objective.values(accuracy, costs))
-
-
-def _refuse(plan: StudyPlan, storage: Storage, trial: Trial, budget: Budget) -> None:
-    """End a proposal that breaks every budget before it is trained, and queue another in its place.
-
-    A sampler that keeps proposing what cannot be afforded is answered by a random shape that fits.
-    """
-    refusals = trial.user_attrs.get("refusals", 0) + 1
-    trial.set_user_attr("reason", "refused")
-    storage.search.tell(trial, state=TrialState.FAIL)
-    params: dict[str, int] = {}
-    if refusals >= _MOST_REFUSALS:
-        rng = np.random.default_rng([plan.config.seed, trial.number])
-        params = plan.space.params(plan.space.propose(budget, plan.cost_model, rng))
-    origin = trial.user_attrs["origin"]
-    enqueue_trials(storage, [Proposal(origin, budget, params, refusals)])
+    else:
+        accuracy = float(np.mean([run.accuracy for run in runs if isinstance(run, Scored)]))
+        storage.search.tell(trial, plan.objective.values(accuracy, costs))
 
 
 def _confirm(plan: StudyPlan, evaluate: Evaluate, storage: Storage, job: Trial) -> None:
@@ -161,6 +114,9 @@ def _confirm(plan: StudyPlan, evaluate: Evaluate, storage: Storage, job: Trial) 
     schedule = FilterSchedule.parse(job.user_attrs["schedule"])
     seeds = run_seeds(config.seed, "confirm", schedule, job.user_attrs["first"], job.user_attrs["count"])
     runs = evaluate(schedule, seeds, Fidelity(config.training.epochs), "test")
+    for run in runs:
+        if isinstance(run, Failed) and run.reason == "oom":
+            raise MemoryError(run.detail)  # says nothing of the schedule: to be tried again
     scored = [run for run in runs if isinstance(run, Scored)]
     job.set_user_attr("runs", [record(run) for run in runs])
     if scored:

@@ -132,6 +132,7 @@ def make_storage(plan: StudyPlan, folder: Path) -> study.Storage:
 
 def _add(storage, origin, schedule, budget, costs, runs, state):
     attrs = {
+        "proposal": len(storage.trials("search")),
         "origin": origin,
         "budget": str(budget),
         "schedule": str(schedule),

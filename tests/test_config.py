@@ -6,7 +6,6 @@ from search.config import (
     ConfirmConfig,
     FiltersConfig,
     RulesConfig,
-    SearchConfig,
     Section,
     StageConfig,
     StudyConfig,
@@ -119,12 +118,6 @@ def test_looks_rise_from_two(looks):
 def test_a_margin_is_a_small_fraction(margin):
     with pytest.raises(ValidationError, match="margin"):
         ConfirmConfig(margin=margin)
-
-
-def test_pruning_needs_one_objective():
-    with pytest.raises(ValidationError, match="set pruner: none"):
-        SearchConfig(objective="pareto", pruner="median")
-    assert SearchConfig(objective="pareto", pruner="none").objective == "pareto"
 
 
 def test_training_images_remain():

@@ -243,17 +243,29 @@ def test_difference_names_what_decides_results():
             "compute": {"workers": 3},
         }
     )
-    assert configfile.difference(old, new) == [
+    assert configfile.difference(old.semantic(), new) == [
         "filters.stages.1.high: 64 -> 20",
         "confirm.margin: 0.005 -> 0.01",
         "confirm.looks: [16, 32, 64, 128] -> [16, 32]",
     ]
-    assert configfile.difference(old, old) == []
+    assert configfile.difference(old.semantic(), old) == []
+
+
+def test_a_field_that_came_later_counts_at_its_default():
+    kept = StudyConfig().semantic()
+    del kept["confirm"]["margin"]
+    assert configfile.difference(kept, StudyConfig()) == []
+
+
+def test_a_field_that_is_no_more_differs():
+    kept = StudyConfig().semantic()
+    kept["search"]["pruner"] = "median"
+    assert configfile.difference(kept, StudyConfig()) == ["search.pruner: median -> null"]
 
 
 def test_difference_shows_another_number_of_stages_whole():
     new = StudyConfig.model_validate({"filters": {"stages": [{"low": 3}]}})
-    (line,) = configfile.difference(StudyConfig(), new)
+    (line,) = configfile.difference(StudyConfig().semantic(), new)
     assert line.startswith("filters.stages: [{low: 2, ")
     assert line.endswith("-> [{low: 3, high: 64, scale: log}]")
 

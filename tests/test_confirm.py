@@ -27,7 +27,7 @@ def searched(tmp_path_factory):
     plan = make_plan(CONFIG)
     study.create(folder, CONFIG, plan.objective.directions, plan.data.fingerprint)
     storage = open_study(plan, folder)
-    study.enqueue_trials(storage, plan.proposals())
+    study.enqueue_missing(storage, plan.proposals())
     evaluate = Planted(peaked(1, 0.01))
     while carry_out_next(plan, evaluate, storage):
         pass
@@ -52,10 +52,21 @@ def test_without_a_surrogate_the_rules_challenge_in_their_order(searched):
     assert [each.origin for each in case.challengers] == ["uniform", "geometric(1.5)", "geometric(2.5)", "linear"]
 
 
-def test_a_rule_that_nobody_challenges_is_refused():
+def test_where_no_rule_and_no_surrogate_challenges_random_schedules_do():
     plan = make_plan(CONFIG.model_copy(update={"rules": CONFIG.rules.model_copy(update={"compared": ()})}))
-    with pytest.raises(ConfigError, match="no challenger within params <= 1500; name other rules"):
-        choose_cases(plan, None)
+    first, again = choose_cases(plan, None), choose_cases(plan, None)
+    assert first == again
+    for case in first:
+        assert [each.origin for each in case.challengers] == ["random"] * 4
+        assert len({each.schedule for each in case.challengers} | {case.schedule}) == 5
+        assert all(case.budget.admits(plan.cost_model.costs(each.schedule)) for each in case.challengers)
+
+
+def test_a_budget_with_a_single_schedule_is_refused_before_the_search():
+    stages = [{"low": 4, "high": 4}, {"low": 9, "high": 9}]
+    config = StudyConfig.model_validate({"filters": {"stages": stages}, "budgets": ["params <= 500"]})
+    with pytest.raises(ConfigError, match="admits no schedule besides 4-9, the member of rule doubling"):
+        make_plan(config)
 
 
 def test_cases_survive_the_storage(searched):
@@ -73,8 +84,8 @@ def test_confirmation_runs_look_by_look_with_fresh_seeds_on_the_test_split(searc
     searched_seeds = {seed for _, seeds, _ in evaluate.asked for seed in seeds}
     evaluate.asked.clear()
     looks = 0
-    while enqueue_next(storage, cases, CONFIG.confirm, 3):
-        assert enqueue_next(storage, cases, CONFIG.confirm, 3) == 0, "what is queued is not queued again"
+    while enqueue_next(storage, cases, plan):
+        assert enqueue_next(storage, cases, plan) == 0, "what is queued is not queued again"
         while carry_out_next(plan, evaluate, storage):
             pass
         looks += 1

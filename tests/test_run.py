@@ -31,7 +31,7 @@ def conduct(folder, evaluate, seed=0, **changes):
     folder.mkdir(exist_ok=True)
     study.create(folder, config, plan.objective.directions, plan.data.fingerprint)
     storage = open_study(plan, folder)
-    study.enqueue_trials(storage, plan.proposals())
+    study.enqueue_missing(storage, plan.proposals())
     launch = Launch(plan, storage, InlineWorkers(plan, evaluate, storage), Stop(None), lambda _: None)
     assert launch.search()
     launch.confirm()
@@ -102,7 +102,7 @@ def test_a_stopped_search_leaves_what_is_finished(tmp_path):
     plan = make_plan(config)
     study.create(tmp_path, config, plan.objective.directions, plan.data.fingerprint)
     storage = open_study(plan, tmp_path)
-    study.enqueue_trials(storage, plan.proposals())
+    study.enqueue_missing(storage, plan.proposals())
     stop = Stop(None)
 
     def after_five(progress):

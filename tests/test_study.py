@@ -1,3 +1,4 @@
+import os
 import sqlite3
 from collections import Counter
 
@@ -10,6 +11,7 @@ from search import study
 from search.config import StudyConfig
 from search.cost import Budget
 from search.errors import StorageError
+from search.progress import progress
 from search.schedule import FilterSchedule
 from search.study import MOST_ATTEMPTS, Proposal
 
@@ -21,8 +23,52 @@ def storage(tmp_path):
     return study.create(tmp_path, StudyConfig(), ("maximize",), "data")
 
 
+def test_every_proposal_is_queued_once_however_often_it_is_asked_for(storage):
+    proposals = [Proposal("band", BUDGET, {})] * 3
+    study.enqueue_missing(storage, proposals[:2])
+    storage.claim("search")
+    study.enqueue_missing(storage, proposals)
+    study.enqueue_missing(storage, proposals)
+    assert [trial.user_attrs["proposal"] for trial in storage.trials("search")] == [0, 1, 2]
+
+
+def give_up(storage, purpose):
+    for _ in range(MOST_ATTEMPTS):
+        assert storage.claim(purpose)
+        storage.release(purpose, os.getpid(), "exit status -9")
+
+
+def test_what_was_given_up_is_queued_again_and_counts_once(storage):
+    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+    study.enqueue_confirmation(storage, FilterSchedule((8, 8, 8)), 16, 16)
+    for purpose in study.PURPOSES:
+        give_up(storage, purpose)
+    assert progress(storage).given_up == 2
+    for _ in range(2):
+        study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+        study.enqueue_given_up(storage)
+    assert len(storage.trials("search")) == len(storage.trials("confirm")) == 2
+    counts = progress(storage)
+    assert (counts.trials, counts.confirmations, counts.given_up) == (1, 16, 0)
+    again = storage.claim("confirm")
+    assert (again.user_attrs["schedule"], again.user_attrs["first"], again.user_attrs["count"]) == ("8-8-8", 16, 16)
+
+
+def test_a_creation_that_was_killed_leaves_no_study_and_the_next_one_succeeds(tmp_path, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "set_user_attr", killed)
+        with pytest.raises(KeyboardInterrupt):
+            study.create(tmp_path, StudyConfig(), ("maximize",), "data")
+    assert not (tmp_path / "study.db").exists()
+    assert study.create(tmp_path, StudyConfig(), ("maximize",), "data").trials("search") == []
+    assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
+
+
 def test_claims_take_queued_trials_in_order_and_never_create_one(storage):
-    study.enqueue_trials(storage, [Proposal("doubling", BUDGET, {"stage_1": 4}), Proposal("band", BUDGET, {})])
+    study.enqueue_missing(storage, [Proposal("doubling", BUDGET, {"stage_1": 4}), Proposal("band", BUDGET, {})])
     first, second = storage.claim("search"), storage.claim("search")
     assert (first.number, second.number) == (0, 1)
     assert storage.claim("search") is None
@@ -30,21 +76,21 @@ def test_claims_take_queued_trials_in_order_and_never_create_one(storage):
 
 
 def test_two_workers_never_claim_one_trial(storage, tmp_path):
-    study.enqueue_trials(storage, [Proposal("band", BUDGET, {})] * 6)
+    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})] * 6)
     other = study.load(tmp_path, "digits")
     claimed = [each.claim("search") for each in (storage, other) * 4]
     assert Counter(trial.number for trial in claimed if trial) == Counter(range(6))
 
 
 def test_of_two_workers_that_saw_a_trial_waiting_one_gets_it(storage, tmp_path):
-    study.enqueue_trials(storage, [Proposal("band", BUDGET, {})])
+    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
     other = study.load(tmp_path, "digits")
     assert [each.trials("search", TrialState.WAITING)[0].number for each in (storage, other)] == [0, 0]
     assert [each._take(1, 1) for each in (storage, other)] == [True, False]
 
 
 def test_released_work_returns_to_the_queue_under_its_number(storage):
-    study.enqueue_trials(storage, [Proposal("doubling", BUDGET, {"stage_1": 4})])
+    study.enqueue_missing(storage, [Proposal("doubling", BUDGET, {"stage_1": 4})])
     trial = storage.claim("search")
     trial.suggest_int("stage_1", 2, 64, log=True)
     assert storage.release("search", None, "interrupted") == 1
@@ -53,7 +99,7 @@ def test_released_work_returns_to_the_queue_under_its_number(storage):
 
 
 def test_work_that_keeps_crashing_is_given_up_with_what_happened(storage):
-    study.enqueue_trials(storage, [Proposal("band", BUDGET, {})])
+    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
     for _ in range(MOST_ATTEMPTS):
         trial = storage.claim("search")
         owner = storage.trials("search")[0].user_attrs["owner"]
@@ -67,14 +113,14 @@ def test_work_that_keeps_crashing_is_given_up_with_what_happened(storage):
 
 
 def test_interruptions_are_held_against_no_trial(storage):
-    study.enqueue_trials(storage, [Proposal("band", BUDGET, {})])
+    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
     for _ in range(3 * MOST_ATTEMPTS):
         assert storage.claim("search") is not None
         storage.release("search", None, "interrupted")
 
 
 def test_release_leaves_other_owners_alone(storage):
-    study.enqueue_trials(storage, [Proposal("band", BUDGET, {})])
+    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
     storage.claim("search")
     assert storage.release("search", -1, "somebody else died") == 0
     assert storage.trials("search")[0].state is TrialState.RUNNING
@@ -97,18 +143,25 @@ def test_counts_survive_packing():
     np.testing.assert_array_equal(study.unpack_counts(study.pack_counts(counts)), counts)
 
 
-@pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\x00" + b"\x01" * 5000])
+@pytest.mark.parametrize("content", [b"", b"this is no database" * 100, b"SQLite format 3\x00" + b"\x01" * 5000])
 def test_a_corrupt_study_is_one_storage_error(tmp_path, content):
     (tmp_path / "study.db").write_bytes(content)
     with pytest.raises(StorageError, match="cannot be used as a study"):
         study.load(tmp_path, "digits")
+    assert (tmp_path / "study.db").read_bytes() == content
+
+
+def test_what_the_storage_refuses_later_is_one_message(storage, tmp_path):
+    (tmp_path / "study.db").write_bytes(b"this is no database" * 1000)
+    with pytest.raises(StorageError, match="cannot be used as a study"), study.guarded(tmp_path):
+        storage.claim("search")
 
 
 def test_another_database_is_no_study(tmp_path):
     with sqlite3.connect(tmp_path / "study.db") as connection:
         connection.execute("create table notes (text)")
     connection.close()
-    with pytest.raises(StorageError, match="holds no study named 'digits'"):
+    with pytest.raises(StorageError, match="cannot be used as a study"):
         study.load(tmp_path, "digits")
 
 

@@ -166,8 +166,24 @@ def test_a_candidate_beyond_memory_fails_every_seed(evaluate):
     huge = FilterSchedule((8, 2**50))  # 2^58 bytes: more than any address space, so nothing is really taken
     runs = evaluate(huge, [1, 2], Fidelity(1), "validation")
     assert [(run.seed, run.reason) for run in runs] == [(1, "oom"), (2, "oom")]
-    assert runs[0].detail.startswith(f"{huge} with 2 seeds in one pass: ")
+    assert runs[0].detail.startswith(f"{huge}: ")
     assert "\n" not in runs[0].detail
+
+
+def test_seeds_that_do_not_fit_in_memory_together_train_in_smaller_passes(evaluate, monkeypatch):
+    build, passes = evaluate._build, []
+
+    def cramped(schedule, seeds):
+        passes.append(list(seeds))
+        if len(seeds) > 1:
+            raise torch.OutOfMemoryError
+        return build(schedule, seeds)
+
+    monkeypatch.setattr(evaluate, "_build", cramped)
+    runs = evaluate(SCHEDULE, [1, 2, 3], Fidelity(1), "validation")
+    assert passes == [[1, 2, 3], [1], [2, 3], [2], [3]]
+    assert [run.seed for run in runs] == [1, 2, 3]
+    assert all(isinstance(run, Scored) for run in runs)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(evaluate):
