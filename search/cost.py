@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, Protocol, Self, get_args
+from typing import Any, Literal, Protocol, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 # A comma or underscore must set off thousands, lest the decimal comma of 1,5k be read as 15k.
 _LIMIT = r"-?(?:[0-9]{1,3}(?:[,_][0-9]{3})+|[0-9]{1,30})(?:\.[0-9]{1,30})?"
 _BUDGET = re.compile(rf"\s*([a-z]+)\s*<=\s*({_LIMIT})\s*([A-Za-z]*)\s*")
-_INT64_SAFE = 2**62
+LARGEST_LIMIT = 2**62
+"""The highest limit a budget may have: every cost beyond it can be told from it in 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Budget:
 
         Raises:
             ValueError: No cost of `COST_NAMES`, no `<=`, an unknown unit, bytes of anything but memory, or a limit
-                below 1.
+                below 1 or above `LARGEST_LIMIT`.
         """
         match = _BUDGET.fullmatch(text)
         units = _UNITS | _BYTES if match and match[1] == "memory" else _UNITS
@@ -72,6 +73,9 @@ class Budget:
         limit = int(Fraction(re.sub("[_,]", "", match[2])) * units[match[3]])
         if limit < 1:
             msg = f"{text!r} allows nothing; a budget's limit is at least 1"
+            raise ValueError(msg)
+        if limit > LARGEST_LIMIT:
+            msg = f"{text!r} limits nothing that can be counted; a budget's limit is at most 2^62, {LARGEST_LIMIT:,}"
             raise ValueError(msg)
         return cls(match[1], limit)
 
@@ -103,7 +107,7 @@ class CostModel(Protocol):
             cost: Which.
 
         Returns:
-            Shape `(n_schedules,)`.
+            Shape `(n_schedules,)`; any value above `LARGEST_LIMIT`, hence beyond every budget, for a cost above it.
         """
         ...
 
@@ -127,15 +131,14 @@ class QuadraticCost:
         return total
 
     def table(self, filters: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The cost of every row of `filters`, shape `(n_schedules, n_stages)`.
+        """The cost of every row of `filters`, shape `(n_schedules, n_stages)`; 2^63-1 for one above `LARGEST_LIMIT`.
 
-        Raises:
-            OverflowError: The largest could exceed 64 bits.
+        Exact below: sums modulo 2^64 are right wherever the result is small, whatever overflows on the way.
         """
-        if len(filters) and abs(self([int(f) for f in filters.max(axis=0)])) > _INT64_SAFE:
-            msg = "costs beyond 2^62; bound the filters before pricing a whole space"
-            raise OverflowError(msg)
-        upper = np.array(self.quadratic, dtype=np.int64)
-        return np.asarray(
-            self.constant + filters @ np.array(self.linear, np.int64) + ((filters @ upper) * filters).sum(axis=1)
-        )
+        near = self._sum(filters.astype(np.float64), np.float64)
+        exact = self._sum(filters.astype(np.int64), np.int64)
+        return np.where(np.abs(near) > LARGEST_LIMIT, np.iinfo(np.int64).max, exact)
+
+    def _sum(self, filters: NDArray[Any], kind: type[np.float64 | np.int64]) -> NDArray[Any]:
+        linear, upper = np.array(self.linear, kind), np.array(self.quadratic, kind)
+        return np.asarray(self.constant + filters @ linear + ((filters @ upper) * filters).sum(axis=1))

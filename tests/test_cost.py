@@ -3,12 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.cost import COST_NAMES, Budget, Costs, QuadraticCost
+from search.cost import COST_NAMES, LARGEST_LIMIT, Budget, Costs, QuadraticCost
 
 names = st.sampled_from(COST_NAMES)
 
 
-@given(names, st.integers(1, 10**29))
+@given(names, st.integers(1, LARGEST_LIMIT))
 def test_a_budget_reads_back(cost, limit):
     budget = Budget(cost, limit)
     assert Budget.parse(str(budget)) == budget
@@ -97,8 +97,21 @@ def test_a_whole_space_costs_what_its_schedules_cost(constant, linear, quadratic
     assert table.tolist() == [cost(schedule) for schedule in schedules]
 
 
-def test_sizes_beyond_64_bits_are_exact_alone_and_refused_in_bulk():
-    huge = 2**40
-    assert DIGITS_PARAMS((huge, huge, huge)) == 18 * huge**2 + 25 * huge + 10
-    with pytest.raises(OverflowError, match="beyond 2\\^62; bound the filters"):
-        DIGITS_PARAMS.table(np.array([[huge, huge, huge]]))
+@given(st.lists(st.tuples(*[st.integers(1, 2**40)] * 3), min_size=1, max_size=20))
+def test_sizes_beyond_64_bits_are_exact_alone_and_beyond_every_budget_in_bulk(schedules):
+    found = DIGITS_PARAMS.table(np.array(schedules, dtype=np.int64)).tolist()
+    for value, schedule in zip(found, schedules, strict=True):
+        exact = DIGITS_PARAMS(schedule)
+        assert value == exact or (value > LARGEST_LIMIT and exact > 0.999 * LARGEST_LIMIT)
+
+
+@pytest.mark.parametrize("stage", [2**30, 2**31, 2**32, 2**40])
+def test_a_cost_that_would_wrap_is_beyond_every_budget(stage):
+    assert DIGITS_PARAMS((stage,) * 3) == 18 * stage**2 + 25 * stage + 10
+    assert DIGITS_PARAMS.table(np.array([[stage] * 3]))[0] > LARGEST_LIMIT
+
+
+def test_a_limit_nothing_can_reach_is_refused():
+    assert Budget.parse(f"params <= {LARGEST_LIMIT}").limit == LARGEST_LIMIT
+    with pytest.raises(ValueError, match=r"at most 2\^62"):
+        Budget.parse(f"params <= {LARGEST_LIMIT + 1}")
