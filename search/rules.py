@@ -15,8 +15,8 @@ from search.schedule import FilterSchedule
 
 RuleName = Literal["doubling", "geometric", "uniform", "linear", "reverse", "hump", "combinations"]
 _RULE = re.compile(r"([a-z]+)(?:\(([0-9.]+)\))?")
-_LARGEST_BASE = 2.0**41
-_BISECTIONS = 60  # resolves the largest base to 2^-19, far below the spacing at which a rounded width changes
+LARGEST_BASE = 2.0**41
+BISECTIONS = 60  # resolves the largest base to 2^-19, far below the spacing at which a rounded width changes
 
 
 @dataclass(frozen=True, order=True)
@@ -140,9 +140,9 @@ def largest_within(
     low, high = 0.0, 1.0
     if not fits(low):
         return None
-    while high < _LARGEST_BASE and fits(high):
+    while high < LARGEST_BASE and fits(high):
         low, high = high, high * 2
-    for _ in range(_BISECTIONS):
+    for _ in range(BISECTIONS):
         middle = (low + high) / 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return member(low)

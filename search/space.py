@@ -5,7 +5,7 @@ fixed however far the second stage reaches, and that Optuna can spread by its lo
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from search.config import FiltersConfig
 from search.cost import Budget, CostModel
 from search.errors import ConfigError
-from search.rules import largest_within, round_to_multiple
+from search.rules import BISECTIONS, LARGEST_BASE, largest_within, round_to_multiple
 from search.schedule import FilterSchedule
 
 _LARGEST_ENUMERATION = 300_000
@@ -98,25 +98,25 @@ class Space:
         Raises:
             ConfigError: Even the smallest schedule of the space breaks the budget.
         """
-        shape = [
-            math.exp(rng.uniform(math.log(r.low), math.log(r.high)))
-            if r.scale == "log"
-            else rng.uniform(r.low, r.high)
-            for r in self.ranges
-        ]
-
-        def scaled(base: float) -> FilterSchedule:
-            return FilterSchedule(
-                tuple(
-                    round_to_multiple(min(max(width * base, r.low), r.high) * self.multiple, self.multiple)
-                    for width, r in zip(shape, self.ranges, strict=True)
-                )
-            )
-
-        schedule = largest_within(scaled, budget, cost_model)
-        if schedule is None:
+        proposals = self._proposals(1, budget, cost_model, rng)
+        if not len(proposals):
             raise ConfigError(no_schedule_message(self, budget, cost_model))
-        return schedule
+        return FilterSchedule(tuple(map(int, proposals[0])))
+
+    def _proposals(
+        self, count: int, budget: Budget, cost_model: CostModel, rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Independent proposals, see `propose`; shape `(count, n_stages)`, or no rows where none fits the budget."""
+        log = np.array([r.scale == "log" for r in self.ranges])
+        low, high = (np.array([getattr(r, end) for r in self.ranges], np.float64) for end in ("low", "high"))
+        drawn = rng.uniform(np.where(log, np.log(low), low), np.where(log, np.log(high), high), (count, self.stages))
+        shapes = np.where(log, np.exp(np.where(log, drawn, 0.0)), drawn)
+
+        def scaled(bases: NDArray[np.float64]) -> NDArray[np.int64]:
+            multiples = np.floor(np.clip(shapes * bases[:, None], low, high) + 0.5)
+            return multiples.astype(np.int64) * self.multiple
+
+        return _largest_within_each(scaled, count, budget, cost_model)
 
     def within(
         self, budget: Budget, cost_model: CostModel, rng: np.random.Generator, at_most: int = 4_000
@@ -133,8 +133,7 @@ class Space:
             axes = [np.arange(r.low, high + 1) for high, r in zip(bounded, self.ranges, strict=True)]
             grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, self.stages) * self.multiple
             return np.asarray(grid[cost_model.table(grid, budget.cost) <= budget.limit])
-        drawn = [self.propose(budget, cost_model, rng).filters for _ in range(at_most)]
-        return np.unique(np.array(drawn, np.int64), axis=0)
+        return np.unique(self._proposals(at_most, budget, cost_model, rng), axis=0)
 
     def _most(self, stage: int, budget: Budget, cost_model: CostModel) -> int:
         """The most multiples of one stage that fit the budget while every other stage is at its fewest."""
@@ -146,6 +145,39 @@ class Space:
 
         best = largest_within(grown, budget, cost_model)
         return best.filters[stage] // self.multiple if best else 0
+
+
+def _largest_within_each(
+    members: Callable[[NDArray[np.float64]], NDArray[np.int64]], count: int, budget: Budget, cost_model: CostModel
+) -> NDArray[np.int64]:
+    """`rules.largest_within` for many families at once.
+
+    Args:
+        members: Filters of shape `(count, n_stages)` for one base of each family, shape `(count,)`.
+        count: How many families.
+        budget: The limit.
+        cost_model: Prices the members.
+
+    Returns:
+        The largest member of each family, shape `(count, n_stages)`; no rows when some family has none.
+    """
+
+    def fits(bases: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return cost_model.table(members(bases), budget.cost) <= budget.limit
+
+    low, high = np.zeros(count), np.ones(count)
+    smallest = members(low)
+    if not fits(low).all():
+        return smallest[:0]
+    growing = fits(high)
+    while growing.any():
+        low, high = np.where(growing, high, low), np.where(growing, 2 * high, high)
+        growing &= (high < LARGEST_BASE) & fits(np.where(growing, high, low))
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        inside = fits(middle)
+        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
+    return members(low)
 
 
 def no_schedule_message(space: Space, budget: Budget, cost_model: CostModel) -> str:

@@ -4,24 +4,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.config import FiltersConfig, StageConfig
-from search.cost import Budget, Costs, QuadraticCost
+from search.cost import LARGEST_LIMIT, Budget, Costs, QuadraticCost
 from search.errors import ConfigError
 from search.schedule import FilterSchedule
 from search.space import Space
 
 
 class Toy:
-    """params = sum of f_i f_(i+1); every other cost the same."""
+    """params = sum of f_i f_(i+1); every other cost the same. Counts what it is asked."""
 
     def __init__(self, stages: int) -> None:
+        self.asked = 0
         quadratic = tuple(tuple(int(j == i + 1) for j in range(stages)) for i in range(stages))
         self._polynomial = QuadraticCost(5, (3,) * stages, quadratic)
 
     def costs(self, schedule: FilterSchedule) -> Costs:
+        self.asked += 1
         value = self._polynomial(schedule.filters)
         return Costs(value, value, value, value)
 
     def table(self, filters, cost):
+        self.asked += 1
         return self._polynomial.table(filters)
 
 
@@ -82,6 +85,28 @@ def test_within_samples_what_cannot_be_enumerated():
     rows = s.within(Budget("params", 10**9), model, np.random.default_rng(0), at_most=50)
     assert 0 < len(rows) <= 50
     assert (model.table(rows, "params") <= 10**9).all()
+
+
+@pytest.mark.parametrize("scale", ["log", "linear"])
+def test_proposals_in_bulk_are_those_made_one_by_one(scale):
+    s, model = space((1, 10**6), (4, 10**6), (1, 900), multiple=2, scale=scale), Toy(3)
+    budget, rng = Budget("params", 10**7), np.random.default_rng(5)
+    singly = np.unique([s.propose(budget, model, rng).filters for _ in range(50)], axis=0)
+    model.asked = 0
+    assert s.within(budget, model, np.random.default_rng(5), at_most=50).tolist() == singly.tolist()
+    model.asked = 0
+    s.within(budget, model, np.random.default_rng(5), at_most=4000)
+    assert model.asked < 1000  # of the thousands of schedules times tens of bisections
+
+
+@pytest.mark.parametrize("limit", [10**9, LARGEST_LIMIT])
+def test_second_stages_of_all_combinations_of_forty_do_not_wrap(limit):
+    stages = (StageConfig(low=2, high=40), StageConfig(high="combinations"), StageConfig(high=2**40))
+    s, model = Space.of(FiltersConfig(stages=stages)), Toy(3)
+    rows = s.within(Budget("params", limit), model, np.random.default_rng(0), at_most=200)
+    costs = [model.costs(FilterSchedule(tuple(map(int, row)))).params for row in rows]
+    assert max(costs) <= limit
+    assert np.median(costs) > 0.9 * limit or limit == LARGEST_LIMIT
 
 
 def test_a_budget_below_the_smallest_schedule_is_refused_with_numbers():
