@@ -33,7 +33,8 @@ class Confirmed:
         accuracy: Mean with its interval at the study's confidence, not adjusted for looks or challengers; None
             before the second run.
         runs: Runs behind it.
-        images: Bootstrap interval over test images of its accuracy minus the rule's; None for the rule itself.
+        images: Bootstrap interval over test images of its accuracy minus the rule's, limits as in a comparison: the
+            lower one holds for all challengers together, the upper one for this challenger. None for the rule itself.
     """
 
     schedule: FilterSchedule
@@ -134,7 +135,9 @@ def _finding(
         runs = found.get(schedule, np.empty(0))
         images = None
         if schedule != case.schedule and schedule in correct and case.schedule in correct:
-            images = image_bootstrap(correct[case.schedule], correct[schedule], confidence, rng)
+            images = _over_images(
+                correct[case.schedule], correct[schedule], confidence, len(case.challengers), int(rng.integers(2**63))
+            )
         accuracy = mean_interval(runs, confidence) if len(runs) > 1 else None
         return Confirmed(schedule, origin, plan.cost_model.costs(schedule), accuracy, len(runs), images)
 
@@ -149,6 +152,22 @@ def _finding(
         tuple(confirmed(each.schedule, each.origin) for each in case.challengers),
         unexplored,
     )
+
+
+def _over_images(
+    rule: NDArray[np.float64], challenger: NDArray[np.float64], confidence: float, challengers: int, seed: int
+) -> Interval:
+    """Limits over test images, adjusted as `verdict.decide` adjusts its own over training seeds.
+
+    The lower limit is Bonferroni-adjusted over the challengers, since any one of them suffices for `not near-optimal`;
+    the upper one is not, since all must pass for `near-optimal`. Both come from the same resamples.
+    """
+    resamples = max(4000, 2000 * challengers)  # so that at 95 % some 50 lie beyond the adjusted limit
+    adjusted, alone = (
+        image_bootstrap(rule, challenger, level, np.random.default_rng(seed), resamples)
+        for level in (1 - (1 - confidence) / challengers, confidence)
+    )
+    return Interval(alone.mean, adjusted.low, alone.high)
 
 
 def _unconfirmed(plan: StudyPlan, case: Case, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -203,7 +203,10 @@ def price_of_decision(finding: Finding) -> str | None:
 
 
 def over_images(finding: Finding) -> Interval | None:
-    """The regret's interval over test images, built as the published one is over seeds; None before any run."""
+    """The regret's interval over test images, built as the published one is over seeds; None before any run.
+
+    From the largest lower limit, each of which holds for all challengers together, to the largest upper one.
+    """
     images = [each.images for each in finding.challengers if each.images is not None]
     if not images:
         return None
@@ -215,11 +218,16 @@ def image_sentence(finding: Finding, confirm: ConfirmConfig) -> str | None:
     interval = over_images(finding)
     if interval is None:
         return None
+    count = len(finding.challengers)
+    together = f" for all {count} challengers together" if count > 1 else ""
     sentence = (
-        f"With the test images redrawn (bootstrap, {share(confirm.confidence)}), the loss is {range_text(interval)}"
+        f"With the test images redrawn (bootstrap, {share(confirm.confidence)}{together}), the loss is "
+        f"{range_text(interval)}"
     )
-    if not interval.low <= confirm.margin < interval.high:
-        return f"{sentence}, on one side of the margin."
+    if interval.low > confirm.margin:
+        return f"{sentence}, wholly above the margin."
+    if interval.high <= confirm.margin:
+        return f"{sentence}, wholly within the margin."
     if finding.verdict.outcome == "undecided":
         return f"{sentence}, on both sides of the margin: more runs can settle it for these test images only."
     return f"{sentence}, on both sides of the margin: another test split might decide otherwise."

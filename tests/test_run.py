@@ -8,12 +8,14 @@ import pytest
 from planted import Failing, InlineWorkers, Planted, peaked
 
 from search import study
+from search.cases import correctness
 from search.config import StudyConfig
 from search.errors import NoTrialError
 from search.findings import conclude
 from search.plan import make_plan
 from search.records import verdict_values
 from search.run import Launch, Stop, write_outcome
+from search.verdict import image_bootstrap
 from search.worker import open_study
 
 
@@ -131,3 +133,22 @@ def test_confirmation_that_keeps_crashing_ends_undecided(tmp_path):
 
     plan, storage = conduct(tmp_path, CrashesOnTest(peaked(1, 0.02)))
     assert {finding.verdict.outcome for finding in conclude(plan, storage).findings} == {"undecided"}
+
+
+def test_image_limits_hold_for_the_best_of_several_challengers(tmp_path):
+    small = {"search": {"trials": 12, "seeds_per_trial": 2}, "confirm": {"looks": [8]}}
+    plan, storage = conduct(tmp_path, Planted(peaked(2, 0.02)), budgets=["params <= 1500"], **small)
+    correct, confidence = correctness(storage), plan.config.confirm.confidence
+    for finding in conclude(plan, storage).findings:
+        count = len(finding.challengers)
+        assert count == plan.config.confirm.challengers > 1
+        for each in finding.challengers:
+            pair = correct[finding.case.schedule], correct[each.schedule]
+            alone, together = (
+                image_bootstrap(*pair, level, np.random.default_rng(1), 20_000)
+                for level in (confidence, 1 - (1 - confidence) / count)
+            )
+            step = (alone.low - together.low) / 2
+            assert step > 0
+            assert each.images.low == pytest.approx(together.low, abs=step)
+            assert each.images.high == pytest.approx(alone.high, abs=step)
