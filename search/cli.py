@@ -89,7 +89,11 @@ def init(
     if path.exists():
         msg = f"{path} exists and is not overwritten; move it away, or edit it and run `filter-search check {path}`"
         raise ConfigError(msg)
-    folder.write_json(schema, configfile.schema())
+    content = folder.json_text(configfile.schema())
+    if schema.exists() and not (schema.is_file() and schema.read_bytes() == content.encode()):
+        msg = f"{schema} exists with other content and is not overwritten; move it away, then write both with init"
+        raise ConfigError(msg)
+    folder.write_whole(schema, content)
     folder.write_whole(path, configfile.template(config, schema.name))
     typer.echo(f"wrote {path} and {schema}; next: filter-search check {path}")
 

@@ -126,7 +126,12 @@ def environment(command: Sequence[str], seed: int, workers: int, device: str) ->
 
 def write_json(path: Path, values: object) -> None:
     """Write plain values as indented JSON."""
-    write_whole(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    write_whole(path, json_text(values))
+
+
+def json_text(values: object) -> str:
+    """Plain values as every JSON file here holds them."""
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
 def _processor() -> str:

@@ -177,6 +177,19 @@ def test_init_writes_a_configuration_that_checks_and_is_never_overwritten(comman
     assert tree(tmp_path) == written
 
 
+def test_init_overwrites_no_schema_but_its_own(command, tmp_path):
+    schema = tmp_path / "filter-search.schema.json"
+    schema.write_text("{}")
+    before = tree(tmp_path)
+    code, out, err = command("init")
+    assert (code, out, "is not overwritten; move it away" in err) == (3, "", True)
+    assert tree(tmp_path) == before
+    schema.unlink()
+    assert command("init")[0] == 0
+    (tmp_path / "digits.yaml").unlink()
+    assert command("init")[0] == 0
+
+
 def test_check_says_what_a_study_would_do_and_writes_nothing(command, tmp_path):
     code, out, _ = command("check", str(DIGITS))
     assert code == 0
