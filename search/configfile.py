@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from search.config import StudyConfig
-from search.errors import ConfigError, StorageError
+from search.errors import ConfigError
+from search.folder import write_whole
 from search.plainyaml import dump, flow, load
 
 LARGEST_FILE = 256 * 1024
@@ -79,11 +80,7 @@ def write(config: StudyConfig, path: Path) -> None:
         StorageError: The file cannot be written.
     """
     text = dump(config.model_dump(mode="json"))
-    try:
-        path.write_text(f"# The resolved configuration; runs again as it stands.\n{text}", encoding="utf-8")
-    except OSError as error:
-        msg = f"{path} cannot be written ({error.strerror}); name a folder that can be with --out"
-        raise StorageError(msg) from None
+    write_whole(path, f"# The resolved configuration; runs again as it stands.\n{text}")
 
 
 def difference(kept: dict[str, Any], config: StudyConfig) -> list[str]:

@@ -1,4 +1,5 @@
 import ast
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,20 @@ def test_text_that_looks_like_something_else_stays_text(tmp_path, name):
 def test_writing_where_one_cannot_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match="cannot be written"):
         configfile.write(StudyConfig(), tmp_path / "missing" / "config.yaml")
+
+
+def test_a_configuration_is_replaced_whole_or_left_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "config.yaml"
+    configfile.write(StudyConfig(name="before"), path)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(StorageError, match="No space left on device"):
+        configfile.write(StudyConfig(name="after"), path)
+    assert configfile.read(path).name == "before"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_template_says_every_default_and_names_its_schema(read):
