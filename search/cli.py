@@ -196,6 +196,7 @@ def status(
     where = find(study)
     config = configfile.read(where / "config.yaml")
     storage = load(where, config.name)
+    configfile.refuse_another(storage.search.user_attrs["config"], config, where)
     counts, best = progress.progress(storage), progress.best_so_far(storage, config.budgets)
     if as_json:
         typer.echo(json.dumps(progress.to_json(counts, best), indent=2))

@@ -23,6 +23,7 @@ LARGEST_FILE = 256 * 1024
 _MOST_PROBLEMS = 5
 _LONGEST_SHOWN = 60
 _WIDTH = 118
+_ABSENT = object()
 
 Schema = dict[str, Any]
 
@@ -93,6 +94,26 @@ def difference(kept: dict[str, Any], config: StudyConfig) -> list[str]:
     with suppress(ValidationError):  # of a version whose fields were other ones
         kept = StudyConfig.model_validate(kept).semantic()
     return list(_differences("", kept, config.semantic()))
+
+
+def refuse_another(made_by: dict[str, Any], config: StudyConfig, folder: Path) -> None:
+    """Refuse a configuration other than the one a study was made by: its margin and budgets came first.
+
+    Args:
+        made_by: The semantic part of the study's own, as plain values that may be of another version.
+        config: The configuration at hand.
+        folder: The study folder, for the message.
+
+    Raises:
+        ConfigError: With the differences.
+    """
+    if lines := difference(made_by, config):
+        shown = "\n  ".join(lines)
+        msg = (
+            f"the study in {folder} was made by another configuration (there -> here):\n  {shown}\n"
+            "set these back, or give another folder with --out"
+        )
+        raise ConfigError(msg)
 
 
 def schema() -> Schema:
@@ -322,14 +343,18 @@ def _comment(text: str, indent: str, hang: str = "") -> list[str]:
 def _differences(path: str, old: Any, new: Any) -> Iterator[str]:  # noqa: ANN401 # plain data
     if isinstance(old, dict) and isinstance(new, dict):
         for key in old | new:
-            yield from _differences(f"{path}.{key}".lstrip("."), old.get(key), new.get(key))
+            yield from _differences(f"{path}.{key}".lstrip("."), old.get(key, _ABSENT), new.get(key, _ABSENT))
     elif (
-        isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and isinstance((old or [0])[0], dict)
+        isinstance(old, list)
+        and isinstance(new, list)
+        and len(old) == len(new)
+        and isinstance(old[0] if old else None, dict)
     ):
         for number, (before, after) in enumerate(zip(old, new, strict=True)):
             yield from _differences(f"{path}.{number}", before, after)
     elif old != new:
-        yield f"{path}: {flow(old)} -> {flow(new)}"
+        shown = ["nothing" if value is _ABSENT else flow(value) for value in (old, new)]
+        yield f"{path}: {shown[0]} -> {shown[1]}"
 
 
 def _dotted(path: Sequence[str | int]) -> str:

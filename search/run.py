@@ -178,13 +178,7 @@ def check_same(plan: StudyPlan, storage: Storage, where: Path) -> None:
         ConfigError: With the differences.
     """
     attrs = storage.search.user_attrs
-    if differences := configfile.difference(attrs["config"], plan.config):
-        lines = "\n  ".join(differences)
-        msg = (
-            f"the study in {where} was made by another configuration (there -> here):\n  {lines}\n"
-            "set these back, or give another folder with --out"
-        )
-        raise ConfigError(msg)
+    configfile.refuse_another(attrs["config"], plan.config, where)
     if attrs["data"] != plan.data.fingerprint:
         msg = f"the study in {where} was made on other data; give another folder with --out"
         raise ConfigError(msg)

@@ -133,6 +133,17 @@ def test_a_changed_configuration_is_refused_with_a_difference(command, tmp_path)
     assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize("verb", ["status", "report", "export"])
+def test_a_configuration_edited_after_the_study_was_made_is_refused(command, tmp_path, verb):
+    existing_study(tmp_path / "s", StudyConfig())
+    path = tmp_path / "s" / "config.yaml"
+    path.write_text(path.read_text().replace("margin: 0.005", "margin: 0.05"))
+    before = tree(tmp_path)
+    code, out, err = command(verb, "s")
+    assert (code, out, "confirm.margin: 0.005 -> 0.05" in err) == (3, "", True)
+    assert tree(tmp_path) == before
+
+
 @pytest.mark.parametrize("verb", ["run", "status", "report", "export"])
 def test_a_corrupt_study(command, tmp_path, verb):
     existing_study(tmp_path / "s", StudyConfig())

@@ -92,6 +92,17 @@ def test_a_configuration_is_replaced_whole_or_left_as_it_was(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_study_of_another_version_is_refused_with_what_it_had_and_lacks(tmp_path):
+    made_by = StudyConfig().semantic()
+    configfile.refuse_another(made_by, StudyConfig(), tmp_path)
+    made_by["search"]["temperature"] = 3
+    del made_by["confirm"]["challengers"]
+    with pytest.raises(ConfigError, match="was made by another configuration") as refused:
+        configfile.refuse_another(made_by, StudyConfig(), tmp_path)
+    assert "\n  search.temperature: 3 -> nothing\n" in str(refused.value)
+    assert "\n  confirm.challengers: nothing -> 4\n" in str(refused.value)
+
+
 def test_the_template_says_every_default_and_names_its_schema(read):
     template = configfile.template(StudyConfig(), "here.schema.json")
     assert template.startswith("# yaml-language-server: $schema=here.schema.json\n")
@@ -275,7 +286,7 @@ def test_a_field_that_came_later_counts_at_its_default():
 def test_a_field_that_is_no_more_differs():
     kept = StudyConfig().semantic()
     kept["search"]["pruner"] = "median"
-    assert configfile.difference(kept, StudyConfig()) == ["search.pruner: median -> null"]
+    assert configfile.difference(kept, StudyConfig()) == ["search.pruner: median -> nothing"]
 
 
 def test_difference_shows_another_number_of_stages_whole():
