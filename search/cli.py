@@ -134,18 +134,18 @@ def run(
 
     Example: filter-search run configs/digits.yaml --workers 2
     """
-    from search import configfile
+    from search import configfile, folder
 
     given = [f"search.trials={trials}"] * (trials is not None) + [f"compute.workers={workers}"] * (workers is not None)
     settings = configfile.read(config, [*(overrides or ()), *given])
+    where = out or folder.STUDIES / settings.name
+    folder.check_startable(where, resume)
 
     from search import display
     from search.check import count_workers
-    from search.folder import STUDIES
     from search.plan import make_plan
     from search.run import run_study
 
-    where = out or STUDIES / settings.name
     plan = make_plan(settings)
     with display.live(not as_json) as show:
         ended = run_study(

@@ -52,6 +52,25 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise StorageError(msg) from None
 
 
+def check_startable(folder: Path, resume: bool) -> None:
+    """Refuse in milliseconds what would otherwise be refused once everything has been loaded; writes nothing.
+
+    Raises:
+        ConfigError: A study exists and `resume` is off.
+        StorageError: The folder cannot be created or written.
+    """
+    if not resume and any(os.access(folder / name, os.F_OK) for name in ("study.db", "config.yaml")):
+        msg = f"a study exists in {folder}; add --resume to continue it, or give another folder with --out"
+        raise ConfigError(msg)
+    nearest = next(each for each in (folder, *folder.absolute().parents) if os.access(each, os.F_OK))
+    if not nearest.is_dir():
+        msg = f"study folder {folder} cannot be made ({nearest} is no folder); give a writable one with --out"
+        raise StorageError(msg)
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        msg = f"study folder {folder} cannot be written ({nearest} is not writable); give another with --out"
+        raise StorageError(msg)
+
+
 def make(folder: Path) -> None:
     """Create a study folder.
 

@@ -230,6 +230,22 @@ def test_an_unexpected_error_is_one_line_unless_debugged(command, monkeypatch):
     assert "Traceback" in command("check", str(DIGITS), "--debug")[2]
 
 
+@pytest.mark.parametrize(("out", "exit_code"), [("taken", 3), ("file/study", 5), ("file", 5)])
+def test_a_folder_that_cannot_be_used_is_refused_before_anything_heavy_is_imported(tmp_path, out, exit_code):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "config.yaml").write_text("name: digits")
+    (tmp_path / "file").write_text("in the way")
+    before = tree(tmp_path)
+    code = f"import sys; sys.argv = ['filter-search', 'run', {str(DIGITS)!r}, '--out', {out!r}]\n"
+    code += "from search.cli import main\ntry: main()\nfinally:"
+    code += "\n    assert not {'torch', 'optuna', 'scipy'} & set(sys.modules), 'heavy imports'"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, env=os.environ, text=True)
+    assert (ended.returncode, ended.stdout) == (exit_code, ""), ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert "--out" in ended.stderr
+    assert tree(tmp_path) == before
+
+
 def test_help_imports_nothing_heavy():
     code = "import sys; sys.argv = ['filter-search', '--help']\nfrom search.cli import main\n"
     code += "try: main()\nexcept SystemExit: pass"
