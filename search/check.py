@@ -12,6 +12,7 @@ from search.data import ImageData, Splits
 from search.evaluate import Fidelity
 from search.plan import StudyPlan
 from search.schedule import FilterSchedule
+from search.soundness import LEARNING_RATE_FACTORS
 from search.training import TrainingEvaluator, choose_device
 from search.verdict import resolvable_margin
 
@@ -26,6 +27,7 @@ class Forecast:
 
     Attributes:
         search_runs: Training runs of the search.
+        probing_runs: Runs that ask how far the verdicts can be trusted, in runs of ordinary length.
         least_confirmations: Confirmation runs when every case is decided at the first look.
         most_confirmations: Confirmation runs when every case needs the last look.
         least_seconds: Wall time for the former.
@@ -34,6 +36,7 @@ class Forecast:
     """
 
     search_runs: int
+    probing_runs: int
     least_confirmations: int
     most_confirmations: int
     least_seconds: float
@@ -58,18 +61,27 @@ def forecast(plan: StudyPlan) -> Forecast:
     schedules = len(plan.judged) * (1 + config.confirm.challengers)
     least, most = (schedules * looks for looks in (config.confirm.looks[0], config.confirm.looks[-1]))
     training = len(plan.data.labels) - len(splits.test) - len(splits.train_validation(0).validation)
+    probing_runs = _probing_runs(config, len(plan.judged))
     steps = config.training.epochs * (training // config.training.batch_size)
     typical = [fitted.schedule for fitted in plan.judged]
     seconds = float(np.mean([_seconds_per_step(plan, schedule) for schedule in typical])) * steps
     workers = count_workers(config)
     return Forecast(
         search_runs,
+        probing_runs,
         least,
         most,
-        _START_SECONDS + seconds * (search_runs + least) / workers,
-        _START_SECONDS + seconds * (search_runs + most) / workers,
+        _START_SECONDS + seconds * (search_runs + least + probing_runs) / workers,
+        _START_SECONDS + seconds * (search_runs + most + probing_runs) / workers,
         resolvable_margin(len(splits.test), config.confirm.confidence),
     )
+
+
+def _probing_runs(config: StudyConfig, judged: int) -> int:
+    soundness, training = config.soundness, config.training
+    at_rates = judged * 2 * len(LEARNING_RATE_FACTORS) * soundness.learning_rate_runs
+    brief = len(config.budgets) * soundness.fidelity_schedules * soundness.fidelity_runs
+    return at_rates + brief + brief * training.full_epochs // training.epochs
 
 
 def _seconds_per_step(plan: StudyPlan, schedule: FilterSchedule) -> float:

@@ -217,6 +217,36 @@ class ConfirmConfig(Section):
         return self
 
 
+class SoundnessConfig(Section):
+    """Whether a verdict is an artefact of the recipe or of brief training, asked once the verdicts are there."""
+
+    learning_rate_runs: int = Field(
+        16,
+        ge=0,
+        le=1024,
+        description="Runs of each judged rule and its best challenger at half and at double the learning rate; 0: "
+        "none.",
+    )
+    fidelity_schedules: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Schedules of each budget trained both for `epochs` and for `full_epochs`, to compare their "
+        "ranks; 0: none.",
+    )
+    fidelity_runs: int = Field(4, ge=2, le=64, description="Runs of each of them, for either number of epochs.")
+
+    @model_validator(mode="after")
+    def _enough_to_compare(self) -> Self:
+        if self.learning_rate_runs == 1:
+            msg = "learning_rate_runs 1 has no interval; give 0 for none, or 2 runs or more"
+            raise ValueError(msg)
+        if 0 < self.fidelity_schedules < 4:
+            msg = f"fidelity_schedules {self.fidelity_schedules} have hardly ranks; give 0 for none, or 4 or more"
+            raise ValueError(msg)
+        return self
+
+
 class ComputeConfig(Section):
     """Operational: may change between a run and its resume."""
 
@@ -257,6 +287,7 @@ class StudyConfig(Section):
     training: TrainingConfig = TrainingConfig()
     search: SearchConfig = SearchConfig()
     confirm: ConfirmConfig = ConfirmConfig()
+    soundness: SoundnessConfig = SoundnessConfig()
     compute: ComputeConfig = ComputeConfig()
 
     @model_validator(mode="after")

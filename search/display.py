@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich import box
 from rich.console import Console
@@ -65,14 +65,19 @@ def _bars() -> Iterator[Callable[[Progress], None]]:
     with Bars(*columns, console=err, transient=False) as bars:
         search = bars.add_task("search", said="starting", total=None)
         confirm = bars.add_task("confirm", said="after the search", total=None, start=False)
+        probe = bars.add_task("probe", said="after the verdicts", total=None, start=False)
 
         def show(progress: Progress) -> None:
             bars.update(search, completed=progress.finished, total=progress.trials, said=_said(progress, "search"))
-            if progress.phase == "confirm":
+            if progress.phase != "search":
                 bars.stop_task(search)
                 bars.start_task(confirm)
                 total = progress.confirmations or None
                 bars.update(confirm, completed=progress.confirmed, total=total, said=_said(progress, "confirm"))
+            if progress.phase == "probe":
+                bars.stop_task(confirm)
+                bars.start_task(probe)
+                bars.update(probe, completed=progress.probed, total=progress.probes, said=_said(progress, "probe"))
 
         yield show
 
@@ -89,13 +94,16 @@ def _lines() -> Callable[[Progress], None]:
     return show
 
 
-def _said(progress: Progress, phase: str) -> str:
-    given_up = (progress.given_up, "given up after crashes")
-    if phase == "confirm":
-        said, others = f"{progress.confirmed} of {progress.confirmations} runs queued so far", [given_up]
-    else:
-        said = f"{progress.finished}/{progress.trials} trials"
-        others = [(progress.running, "running"), (progress.failed, "failed"), given_up]
+def _said(progress: Progress, phase: Literal["search", "confirm", "probe"]) -> str:
+    others = [(progress.given_up, "given up after crashes")]
+    match phase:
+        case "search":
+            said = f"{progress.finished}/{progress.trials} trials"
+            others = [(progress.running, "running"), (progress.failed, "failed"), *others]
+        case "confirm":
+            said = f"{progress.confirmed} of {progress.confirmations} runs queued so far"
+        case "probe":
+            said = f"{progress.probed} of {progress.probes} runs"
     return ", ".join([said, *(f"{n} {word}" for n, word in others if n)])
 
 
@@ -154,7 +162,8 @@ def show_plan(plan: StudyPlan, forecast: Forecast, workers: int) -> None:
     out.print(
         f"[bold]trials[/]   {config.search.trials}: {min(anchors, config.search.trials)} rules and {sampled} proposed "
         f"by {config.search.sampler}, {config.search.seeds_per_trial} seeds each; then "
-        f"{forecast.least_confirmations:,} to {forecast.most_confirmations:,} confirmation runs"
+        f"{forecast.least_confirmations:,} to {forecast.most_confirmations:,} confirmation runs and "
+        f"{forecast.probing_runs:,} probes"
     )
     out.print(
         f"[bold]time[/]     {duration(forecast.least_seconds)} to {duration(forecast.most_seconds)} with {workers} "
@@ -272,6 +281,8 @@ def show_status(
     out.print(f"[bold]search[/]   {_said(progress, 'search')}")
     if progress.confirmations:
         out.print(f"[bold]confirm[/]  {_said(progress, 'confirm')}")
+    if progress.probes:
+        out.print(f"[bold]probe[/]    {_said(progress, 'probe')}")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("budget", "best so far", "validation accuracy"):
         table.add_column(heading, justify="right" if heading == "validation accuracy" else "left")

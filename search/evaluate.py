@@ -21,9 +21,10 @@ OnEpoch = Callable[[int, float], bool]
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How much training a run gets."""
+    """How much training a run gets, and at how many times the recipe's learning rate."""
 
     epochs: int
+    learning_rate_factor: float = 1.0
 
 
 @dataclass(frozen=True)

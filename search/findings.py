@@ -15,6 +15,7 @@ from search.cost import Budget, Costs
 from search.plan import StudyPlan
 from search.rules import Rule, fit
 from search.schedule import FilterSchedule
+from search.soundness import FidelityCheck, Sensitivity, fidelity_checks, sensitivities
 from search.study import Storage
 from search.surrogate import RatioInterval, Surrogate, best_ratio, unexplored_probability
 from search.verdict import Interval, Verdict, image_bootstrap, mean_interval
@@ -98,12 +99,16 @@ class Findings:
         findings: One per case.
         rule_of_thumb: One per budget; empty without a surrogate.
         weighted: None without a surrogate.
+        sensitivities: How cases look at other learning rates, where probed.
+        fidelity_checks: How brief training ranks beside full training, where probed.
     """
 
     plan: StudyPlan
     findings: tuple[Finding, ...]
     rule_of_thumb: tuple[BestRatio, ...]
     weighted: WeightedBest | None
+    sensitivities: tuple[Sensitivity, ...] = ()
+    fidelity_checks: tuple[FidelityCheck, ...] = ()
 
 
 def conclude(plan: StudyPlan, storage: Storage) -> Findings:
@@ -115,10 +120,13 @@ def conclude(plan: StudyPlan, storage: Storage) -> Findings:
         _finding(plan, case, found, correct, surrogate, np.random.default_rng([plan.config.seed, 1, number]))
         for number, case in enumerate(cases)
     )
+    probed = tuple(sensitivities(plan, storage)), tuple(fidelity_checks(plan, storage))
     if surrogate is None:
-        return Findings(plan, findings, (), None)
+        return Findings(plan, findings, (), None, *probed)
     rng = np.random.default_rng([plan.config.seed, 2])
-    return Findings(plan, findings, tuple(_ratios(plan, surrogate, rng)), _weighted_best(plan, surrogate, rng))
+    return Findings(
+        plan, findings, tuple(_ratios(plan, surrogate, rng)), _weighted_best(plan, surrogate, rng), *probed
+    )
 
 
 def _finding(

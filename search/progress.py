@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from search.cost import Budget
-from search.study import Purpose, Storage, accuracy_of, costs_of, is_finished, is_given_up, jobs
+from search.study import PURPOSES, Purpose, Storage, accuracy_of, costs_of, is_finished, is_given_up, jobs
 
 
 @dataclass(frozen=True)
@@ -15,14 +15,16 @@ class Progress:
     """Where a study stands.
 
     Attributes:
-        phase: `search`, or `confirm` once every trial has ended.
+        phase: `search`, `confirm` once every trial has ended, `probe` once the first probe is queued.
         finished: Finished trials.
         trials: Trials in all.
         running: Jobs being carried out.
         failed: Finished trials that diverged or ran out of memory.
         confirmed: Confirmation runs carried out.
         confirmations: Confirmation runs queued so far.
-        given_up: Trials and confirmation jobs that crashed too often; a resume tries them again.
+        probed: Probing runs carried out.
+        probes: Probing runs queued.
+        given_up: Jobs that crashed too often; a resume tries them again.
     """
 
     phase: Purpose
@@ -32,6 +34,8 @@ class Progress:
     failed: int
     confirmed: int
     confirmations: int
+    probed: int
+    probes: int
     given_up: int
 
 
@@ -46,17 +50,24 @@ class Best:
 
 def progress(storage: Storage) -> Progress:
     """The study's counts."""
-    trials, confirming = jobs(storage, "search"), jobs(storage, "confirm")
+    trials, confirming, probing = (jobs(storage, purpose) for purpose in PURPOSES)
+    searched = all(trial.state.is_finished() for trial in trials)
     return Progress(
-        phase="confirm" if all(trial.state.is_finished() for trial in trials) else "search",
+        phase="probe" if probing else "confirm" if searched else "search",
         finished=sum(map(is_finished, trials)),
         trials=len(trials),
-        running=sum(job.state is TrialState.RUNNING for job in trials + confirming),
+        running=sum(job.state is TrialState.RUNNING for job in trials + confirming + probing),
         failed=sum(is_finished(trial) and trial.state is TrialState.FAIL for trial in trials),
-        confirmed=sum(job.user_attrs["count"] for job in confirming if job.state is TrialState.COMPLETE),
-        confirmations=sum(job.user_attrs["count"] for job in confirming),
-        given_up=sum(map(is_given_up, trials + confirming)),
+        confirmed=_runs(confirming, TrialState.COMPLETE),
+        confirmations=_runs(confirming, *TrialState),
+        probed=_runs(probing, TrialState.COMPLETE),
+        probes=_runs(probing, *TrialState),
+        given_up=sum(map(is_given_up, trials + confirming + probing)),
     )
+
+
+def _runs(found: Sequence[FrozenTrial], *states: TrialState) -> int:
+    return sum(job.user_attrs["count"] for job in found if job.state in states)
 
 
 def best_so_far(storage: Storage, budgets: tuple[Budget, ...]) -> list[Best]:

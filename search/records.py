@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.findings import Confirmed, Finding, Findings
 from search.folder import write_json, write_whole
+from search.soundness import FidelityCheck, Sensitivity
 from search.study import PURPOSES, Storage, accuracy_of, costs_of
 from search.verdict import Comparison, Interval
 
@@ -21,7 +23,7 @@ TRIAL_COLUMNS = (
 )  # fmt: skip
 RUN_COLUMNS = (
     "purpose", "number", "schedule", "seed", "split", "accuracy", "loss", "wall_seconds", "epochs", "peak_bytes",
-    "reason",
+    "reason", "learning_rate_factor",
 )  # fmt: skip
 
 
@@ -71,14 +73,20 @@ def _trial_row(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def run_rows(storage: Storage) -> Iterable[dict[str, Any]]:
-    """One row per training run of the search, then one per confirmation run."""
+    """One row per training run: first the search's, then those of confirmation, then the probes."""
+    splits = {"search": "validation", "confirm": "test"}
     for purpose in PURPOSES:
-        split = "validation" if purpose == "search" else "test"
         for trial in storage.trials(purpose):
-            if trial.state.is_finished():
-                for run in trial.user_attrs.get("runs", []):
-                    about = {"number": trial.number, "schedule": trial.user_attrs["schedule"], "split": split}
-                    yield {"purpose": purpose} | about | {key: run.get(key) for key in run if key in RUN_COLUMNS}
+            attrs = trial.user_attrs
+            about = {
+                "purpose": purpose,
+                "number": trial.number,
+                "schedule": attrs.get("schedule"),
+                "split": splits.get(purpose) or attrs["split"],
+                "learning_rate_factor": attrs.get("learning_rate_factor", 1.0),
+            }
+            for run in attrs.get("runs", []) if trial.state.is_finished() else []:
+                yield about | {key: run[key] for key in run if key in RUN_COLUMNS}
 
 
 def verdict_values(findings: Findings) -> dict[str, Any]:
@@ -102,6 +110,8 @@ def verdict_values(findings: Findings) -> dict[str, Any]:
             for each in findings.rule_of_thumb
         ],
         "weighted": _weighted(findings),
+        "sensitivity": [_sensitivity(each) for each in findings.sensitivities],
+        "fidelity": [_fidelity(each) for each in findings.fidelity_checks],
     }
 
 
@@ -149,6 +159,25 @@ def _weighted(findings: Findings) -> dict[str, Any] | None:
         "activations": best.costs.activations,
         "memory_bytes": best.costs.memory,
     }
+
+
+def _sensitivity(found: Sensitivity) -> dict[str, Any]:
+    return {
+        "cost": found.case.budget.cost,
+        "limit": found.case.budget.limit,
+        "rule": str(found.case.rule),
+        "rule_schedule": str(found.case.schedule),
+        "rival_schedule": str(found.rival),
+        "steadiness": found.steadiness,
+        "learning_rates": [
+            {"factor": each.factor, "difference": _interval(each.difference), "runs": each.runs} for each in found.at
+        ],
+    }
+
+
+def _fidelity(check: FidelityCheck) -> dict[str, Any]:
+    values = {"cost": check.budget.cost, "limit": check.budget.limit} | asdict(check)
+    return values | {"misleads": check.misleads, "shortfall": _interval(check.shortfall), "budget": str(check.budget)}
 
 
 def _accuracy(confirmed: Confirmed) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from search.plan import StudyPlan
 from search.progress import Progress, progress
 from search.records import write_records, write_verdict
 from search.report import write_report
+from search.soundness import probes
 from search.study import Storage
 from search.training import choose_device
 from search.worker import make_evaluator
@@ -115,8 +116,8 @@ def run_study(
         with LocalWorkers(where, workers, lock) as local:
             launch = Launch(plan, storage, local, stop, show)
             try:
-                if launch.search():
-                    launch.confirm()
+                if launch.search() and launch.confirm():
+                    launch.probe()
             finally:
                 launch.drain()
                 write_records(where, storage)
@@ -244,16 +245,22 @@ class Launch:
             self._tend()
         return False
 
-    def confirm(self) -> None:
-        """Carry the confirmation out until every case is closed or the launch is stopped."""
+    def confirm(self) -> bool:
+        """Carry the confirmation out until every case is closed; False when it was stopped."""
         cases = stored_cases(self.storage)
         if cases is None:
             cases = choose_cases(self.plan, fit_surrogate(self.storage, self.plan.config.seed))
             store_cases(self.storage, cases)
         while not self.stop.due():
-            busy = self.storage.trials("confirm", TrialState.WAITING, TrialState.RUNNING)
-            if not busy and not enqueue_next(self.storage, cases, self.plan):
-                break
+            if not self._busy("confirm") and not enqueue_next(self.storage, cases, self.plan):
+                return True
+            self._tend()
+        return False
+
+    def probe(self) -> None:
+        """Carry out the probes that ask how far the verdicts can be trusted, unless stopped."""
+        study.enqueue_probes(self.storage, probes(self.plan, self.storage))
+        while self._busy("probe") and not self.stop.due():
             self._tend()
 
     def drain(self) -> None:
@@ -265,6 +272,9 @@ class Launch:
             time.sleep(_POLL_SECONDS)
         for purpose in study.PURPOSES:
             self.storage.release(purpose, None, "interrupted")
+
+    def _busy(self, purpose: study.Purpose) -> bool:
+        return bool(self.storage.trials(purpose, TrialState.WAITING, TrialState.RUNNING))
 
     def _tend(self) -> None:
         self.workers.tend(self.storage)

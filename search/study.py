@@ -1,4 +1,4 @@
-"""The study's storage, the only truth: one Optuna study of trials, a second one of confirmation jobs.
+"""The study's storage, the only truth: an Optuna study of trials, one of confirmation jobs, one of probes.
 
 Owns what is queued, who carries it out, what is recorded of it and in what form. All work is queued before it is
 claimed and every claim changes one state in one transaction, so the number of trials is exact whatever happens to the
@@ -10,12 +10,12 @@ import logging
 import math
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import optuna
@@ -27,11 +27,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from search.config import StudyConfig
 from search.cost import Budget, Costs
 from search.errors import StorageError
-from search.evaluate import Failed, Run, Scored
+from search.evaluate import Failed, Run, Scored, Split
 from search.schedule import FilterSchedule
 
 MOST_ATTEMPTS = 3
-Purpose = Literal["search", "confirm"]
+Purpose = Literal["search", "confirm", "probe"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
 # Over the tables of Optuna's RDB storage, whose schema Optuna migrates and never breaks within a major version.
@@ -50,21 +50,29 @@ logging.getLogger("alembic").setLevel(logging.ERROR)
 
 @dataclass(frozen=True)
 class Storage:
-    """The two Optuna studies of one search, and transitions on their trials.
+    """The Optuna studies of one search, and transitions on their trials.
 
     Attributes:
         backend: Optuna's storage.
         search: The study whose trials are candidates.
         confirm: The study whose trials are confirmation jobs.
+        probe: The study whose trials are probes.
     """
 
     backend: RDBStorage
     search: optuna.Study
     confirm: optuna.Study
+    probe: optuna.Study
 
     def study(self, purpose: Purpose) -> optuna.Study:
         """The study of one purpose."""
-        return self.search if purpose == "search" else self.confirm
+        match purpose:
+            case "search":
+                return self.search
+            case "confirm":
+                return self.confirm
+            case "probe":
+                return self.probe
 
     def trials(self, purpose: Purpose, *states: TrialState) -> list[FrozenTrial]:
         """Trials in the order of their numbers; all states unless some are named."""
@@ -132,7 +140,7 @@ class Storage:
 
 
 def create(folder: Path, config: StudyConfig, directions: Sequence[str], data_fingerprint: str) -> Storage:
-    """Make the storage's tables and both studies, before any worker starts.
+    """Make the storage's tables and studies, before any worker starts.
 
     The configuration and its hash are kept before the first run, so nobody can doubt that the margin came first.
 
@@ -151,7 +159,8 @@ def _create(path: Path, config: StudyConfig, directions: Sequence[str], data_fin
     backend = _connect(path, create=True)
     aims = [optuna.study.StudyDirection[each.upper()] for each in directions]
     search = optuna.create_study(storage=backend, study_name=config.name, directions=aims)
-    optuna.create_study(storage=backend, study_name=f"{config.name}:confirm", direction="maximize")
+    for purpose in ("confirm", "probe"):
+        optuna.create_study(storage=backend, study_name=f"{config.name}:{purpose}", direction="maximize")
     search.set_user_attr("config", config.semantic())
     search.set_user_attr("fingerprint", config.fingerprint())
     search.set_user_attr("data", data_fingerprint)
@@ -176,11 +185,13 @@ def load(folder: Path, name: str, sampler: optuna.samplers.BaseSampler | None = 
     backend = _connect(folder / "study.db", create=False)
     try:
         search = optuna.load_study(study_name=name, storage=backend, sampler=sampler)
-        confirm = optuna.load_study(study_name=f"{name}:confirm", storage=backend)
+        confirm, probe = (
+            optuna.load_study(study_name=f"{name}:{purpose}", storage=backend) for purpose in ("confirm", "probe")
+        )
     except KeyError:
         msg = f"{folder / 'study.db'} holds no study named {name!r}; restore it or start anew in another folder"
         raise StorageError(msg) from None
-    return Storage(backend, search, confirm)
+    return Storage(backend, search, confirm, probe)
 
 
 def _connect(path: Path, *, create: bool) -> RDBStorage:
@@ -229,6 +240,33 @@ class Proposal:
     params: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Probe:
+    """Runs that ask whether a verdict is an artefact, to queue as one job.
+
+    Attributes:
+        schedule: What to train.
+        first: Index of the first run; it settles the seeds.
+        count: How many runs.
+        split: What to score them on.
+        epochs: How long to train.
+        learning_rate_factor: What multiplies the learning rate.
+    """
+
+    schedule: FilterSchedule
+    first: int
+    count: int
+    split: Split
+    epochs: int
+    learning_rate_factor: float = 1.0
+
+    @classmethod
+    def of(cls, job: FrozenTrial | Trial) -> Self:
+        """What a job was queued for."""
+        values = {field.name: job.user_attrs[field.name] for field in fields(cls)}
+        return cls(**values | {"schedule": FilterSchedule.parse(values["schedule"])})
+
+
 def enqueue_missing(storage: Storage, proposals: Sequence[Proposal]) -> None:
     """Queue a trial for every proposal that has none waiting, running or finished.
 
@@ -250,12 +288,27 @@ def enqueue_given_up(storage: Storage) -> None:
             enqueue_confirmation(storage, FilterSchedule.parse(schedule), first, count)
 
 
+def enqueue_probes(storage: Storage, probes: Iterable[Probe]) -> None:
+    """Queue the probes that are not waiting, running or finished."""
+    live = {Probe.of(job) for job in storage.trials("probe") if not is_given_up(job)}
+    for probe in probes:
+        if probe not in live:
+            storage.probe.enqueue_trial({}, user_attrs=asdict(probe) | {"schedule": str(probe.schedule)})
+
+
 def jobs(storage: Storage, purpose: Purpose) -> list[FrozenTrial]:
     """Every job once: of one that was given up and queued again only the later trial."""
-    latest: dict[object, FrozenTrial] = {}
-    for trial in storage.trials(purpose):
-        latest[_span(trial) if purpose == "confirm" else trial.user_attrs["proposal"]] = trial
-    return list(latest.values())
+    return list({_identity(purpose, trial): trial for trial in storage.trials(purpose)}.values())
+
+
+def _identity(purpose: Purpose, trial: FrozenTrial) -> object:
+    match purpose:
+        case "search":
+            return trial.user_attrs["proposal"]
+        case "confirm":
+            return _span(trial)
+        case "probe":
+            return Probe.of(trial)
 
 
 def _span(job: FrozenTrial) -> tuple[str, int, int]:
@@ -270,7 +323,7 @@ def enqueue_confirmation(storage: Storage, schedule: FilterSchedule, first: int,
 def run_seeds(study_seed: int, purpose: Purpose, schedule: FilterSchedule, first: int, count: int) -> list[int]:
     """Seeds of runs `first` to `first + count - 1` of a schedule.
 
-    Search and confirmation, different schedules and different runs never share one, up to 32-bit collisions.
+    Different purposes, schedules and runs never share one, up to 32-bit collisions.
     """
     common = [study_seed, PURPOSES.index(purpose), *schedule.filters]
     return [

@@ -110,7 +110,7 @@ class ReplicaTraining(pl.LightningModule):
         scored: Indices of the images the trained replicas are scored on, likewise.
         orders: What shuffles the training images, one generator per replica.
         recipe: Batch size, peak learning rate, weight decay.
-        epochs: How many are to come; the one-cycle schedule ends with the last.
+        fidelity: Epochs to come, the one-cycle schedule ends with the last; what multiplies the learning rate.
         after_epoch: Called with the module after each epoch; True stops.
 
     Attributes:
@@ -128,7 +128,7 @@ class ReplicaTraining(pl.LightningModule):
         scored: NDArray[np.int64],
         orders: Sequence[np.random.Generator],
         recipe: TrainingConfig,
-        epochs: int,
+        fidelity: Fidelity,
         after_epoch: "Callable[[ReplicaTraining], bool]",
     ) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class ReplicaTraining(pl.LightningModule):
         self._scored = scored
         self._orders = orders
         self._recipe = recipe
-        self._epochs = epochs
+        self._fidelity = fidelity
         self._after_epoch = after_epoch
         self._batch = min(recipe.batch_size, len(training))
         self._steps = len(training) // self._batch
@@ -149,12 +149,12 @@ class ReplicaTraining(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW (Loshchilov 2017, 1711.05101) under the one-cycle schedule (Smith 2017, 1708.07120)."""
-        peak = self._recipe.learning_rate
+        peak = self._recipe.learning_rate * self._fidelity.learning_rate_factor
         self._optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=peak, weight_decay=self._recipe.weight_decay, fused=True
         )
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimizer, max_lr=peak, total_steps=self._steps * self._epochs
+            self._optimizer, max_lr=peak, total_steps=self._steps * self._fidelity.epochs
         )
         return self._optimizer
 
@@ -205,7 +205,7 @@ class ReplicaTraining(pl.LightningModule):
     def divergence(self, replica: int) -> str | None:
         """Why a trained replica has no score; None where it has one."""
         if replica in self._diverged:
-            return f"training loss not finite in epoch {self._diverged[replica]} of {self._epochs}"
+            return f"training loss not finite in epoch {self._diverged[replica]} of {self._fidelity.epochs}"
         loss = self.final.loss[replica]
         return None if np.isfinite(loss) else f"loss {loss} after {self.epochs_done} epochs"
 
@@ -304,7 +304,7 @@ class TrainingEvaluator:
             validation if score_on == "validation" else test,
             [np.random.default_rng((_ORDER_STREAM, seed)) for seed in seeds],
             self._recipe,
-            fidelity.epochs,
+            fidelity,
             after_epoch,
         )
         _fit(module, fidelity.epochs, self._device)

@@ -7,23 +7,25 @@ import os
 import signal
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import optuna
 import torch
 from optuna.trial import Trial, TrialState
 
 from search import configfile
 from search.cost import Budget
 from search.data import Splits
-from search.evaluate import Evaluate, Failed, Fidelity, Scored
+from search.evaluate import Evaluate, Failed, Fidelity, Run, Scored
 from search.launch import end_with_coordinator
 from search.objective import excess
 from search.plan import StudyPlan, make_plan
 from search.samplers import make_sampler
 from search.schedule import FilterSchedule
-from search.study import Purpose, Storage, load, pack_counts, record, run_seeds
+from search.study import PURPOSES, Probe, Purpose, Storage, load, pack_counts, record, run_seeds
 from search.training import TrainingEvaluator, choose_device
 
 _IDLE_SECONDS = 0.05
@@ -63,19 +65,22 @@ def work_in(folder: Path, *, leashed: bool) -> None:
 
 
 def carry_out_next(plan: StudyPlan, evaluate: Evaluate, storage: Storage) -> bool:
-    """Carry out one waiting job, trials before confirmation; False when nothing waits.
+    """Carry out one waiting job, trials before confirmation before probes; False when nothing waits.
 
     Whatever a job raises puts it back into the queue, at most `study.MOST_ATTEMPTS` times.
     """
-    purpose: Purpose = "search"
-    trial = storage.claim(purpose)
-    if trial is None:
-        purpose = "confirm"
-        trial = storage.claim(purpose)
-    if trial is None:
+    carry_out: dict[Purpose, Callable[[StudyPlan, Evaluate, Storage, Trial], None]] = {
+        "search": _try_candidate,
+        "confirm": _confirm,
+        "probe": _probe,
+    }
+    for purpose in PURPOSES:
+        if trial := storage.claim(purpose):
+            break
+    else:
         return False
     try:
-        (_try_candidate if purpose == "search" else _confirm)(plan, evaluate, storage, trial)
+        carry_out[purpose](plan, evaluate, storage, trial)
     except Exception as error:  # neither a user's network nor a library may end the whole study
         storage.release(purpose, os.getpid(), "".join(traceback.format_exception(error)))
     return True
@@ -114,12 +119,23 @@ def _confirm(plan: StudyPlan, evaluate: Evaluate, storage: Storage, job: Trial) 
     schedule = FilterSchedule.parse(job.user_attrs["schedule"])
     seeds = run_seeds(config.seed, "confirm", schedule, job.user_attrs["first"], job.user_attrs["count"])
     runs = evaluate(schedule, seeds, Fidelity(config.training.epochs), "test")
+    scored = [run for run in runs if isinstance(run, Scored)]
+    if scored:
+        job.set_user_attr("correct", pack_counts(np.sum([run.correct for run in scored], axis=0, dtype=np.uint16)))
+    _tell(storage.confirm, job, runs)
+
+
+def _probe(plan: StudyPlan, evaluate: Evaluate, storage: Storage, job: Trial) -> None:
+    probe = Probe.of(job)
+    seeds = run_seeds(plan.config.seed, "probe", probe.schedule, probe.first, probe.count)
+    fidelity = Fidelity(probe.epochs, probe.learning_rate_factor)
+    _tell(storage.probe, job, evaluate(probe.schedule, seeds, fidelity, probe.split))
+
+
+def _tell(study: optuna.Study, job: Trial, runs: list[Run]) -> None:
     for run in runs:
         if isinstance(run, Failed) and run.reason == "oom":
             raise MemoryError(run.detail)  # says nothing of the schedule: to be tried again
-    scored = [run for run in runs if isinstance(run, Scored)]
     job.set_user_attr("runs", [record(run) for run in runs])
-    if scored:
-        job.set_user_attr("correct", pack_counts(np.sum([run.correct for run in scored], axis=0, dtype=np.uint16)))
     # A run that diverged classified nothing; leaving it out would flatter schedules that diverge.
-    storage.confirm.tell(job, float(np.mean([run.accuracy if isinstance(run, Scored) else 0.0 for run in runs])))
+    study.tell(job, float(np.mean([run.accuracy if isinstance(run, Scored) else 0.0 for run in runs])))
