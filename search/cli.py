@@ -3,7 +3,6 @@
 Heavy modules are imported inside the verbs, so that `--help` answers at once.
 """
 
-import json
 import signal
 import sys
 import traceback
@@ -16,6 +15,7 @@ import typer
 from search.errors import ConfigError, FilterSearchError
 
 if TYPE_CHECKING:
+    from search.config import StudyConfig
     from search.plan import StudyPlan
     from search.study import Storage
 
@@ -128,7 +128,9 @@ def run(
         typer.Option("--out", metavar="DIR", help="Study folder; studies/NAME unless given.", show_default=False),
     ] = None,
     launcher: Annotated[Launcher, typer.Option("--launcher", help="What starts the workers.")] = Launcher.local,
-    as_json: Annotated[bool, typer.Option("--json", help="Print verdict.json instead of tables.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print verdict.json instead of tables; the counts if stopped before it.")
+    ] = False,
 ) -> None:
     """Search, confirm, judge: the main job.
 
@@ -145,6 +147,7 @@ def run(
     from search.check import count_workers
     from search.plan import make_plan
     from search.run import run_study
+    from search.study import load
 
     plan = make_plan(settings)
     with display.live(not as_json) as show:
@@ -156,12 +159,18 @@ def run(
             command=["filter-search", *sys.argv[1:]],
             show=show,
         )
+    if ended.stopped:
+        display.show_stopped(where)
+    if ended.progress.given_up:
+        display.show_missing(ended.progress.given_up)
     if as_json:
-        typer.echo((where / "verdict.json").read_text() if ended.findings else "{}")
-        return
-    if ended.findings:
+        verdict = where / "verdict.json"
+        typer.echo(
+            verdict.read_text() if ended.findings else _counts_json(load(where, settings.name), settings), nl=False
+        )
+    elif ended.findings:
         display.show_outcome(ended.findings, ended.standings)
-    display.show_next(where, ended.findings is not None, ended.stopped, ended.progress.given_up)
+        display.show_next(where)
 
 
 @app.command(hidden=True)
@@ -197,10 +206,10 @@ def status(
     config = configfile.read(where / "config.yaml")
     storage = load(where, config.name)
     configfile.refuse_another(storage.search.user_attrs["config"], config, where)
-    counts, best = progress.progress(storage), progress.best_so_far(storage, config.budgets)
     if as_json:
-        typer.echo(json.dumps(progress.to_json(counts, best), indent=2))
+        typer.echo(_counts_json(storage, config), nl=False)
     else:
+        counts, best = progress.progress(storage), progress.best_so_far(storage, config.budgets)
         display.show_status(counts, best, standings(storage, config.confirm), config.confirm)
 
 
@@ -213,8 +222,13 @@ def report(study: StudyName) -> None:
     from search.run import write_outcome
 
     plan, storage, where = _opened(study)
-    write_outcome(plan, storage, where)
-    typer.echo(where / "report.html")
+    if write_outcome(plan, storage, where):
+        typer.echo(where / "report.html")
+    else:
+        said = _not_confirmed(storage, where)
+        typer.echo(
+            f"filter-search: no report and no verdict: {said}. trials.csv and runs.csv are up to date.", err=True
+        )
 
 
 @app.command()
@@ -224,11 +238,14 @@ def export(study: StudyName) -> None:
     Example: filter-search export studies/digits
     """
     from search.export import export_best
-    from search.findings import conclude
+    from search.findings import by_budget, conclude
     from search.worker import make_evaluator
 
     plan, storage, where = _opened(study)
-    for path in export_best(plan, conclude(plan, storage), where, make_evaluator(plan)):
+    findings = conclude(plan, storage)
+    if not by_budget(findings.findings):
+        raise ConfigError(_not_confirmed(storage, where))
+    for path in export_best(plan, findings, where, make_evaluator(plan)):
         typer.echo(path)
 
 
@@ -246,6 +263,24 @@ def train(
     with display.epochs() as on_epoch:
         trained = train_best(best, on_epoch)
     display.show_trained(trained)
+
+
+def _counts_json(storage: "Storage", config: "StudyConfig") -> str:
+    from search import progress
+    from search.folder import json_text
+
+    return json_text(progress.to_json(progress.progress(storage), progress.best_so_far(storage, config.budgets)))
+
+
+def _not_confirmed(storage: "Storage", where: Path) -> str:
+    from search.folder import resume_command
+    from search.progress import progress
+
+    counts = progress(storage)
+    return (
+        f"nothing is confirmed yet in {where}, with {counts.finished} of {counts.trials} trials and "
+        f"{counts.confirmed} confirmation runs done; go on with `{resume_command(where)}`"
+    )
 
 
 def _opened(study: str) -> "tuple[StudyPlan, Storage, Path]":

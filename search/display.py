@@ -20,6 +20,7 @@ from search.config import ConfirmConfig
 from search.cost import COST_NAMES, Budget
 from search.data import Splits
 from search.evaluate import OnEpoch
+from search.folder import resume_command
 from search.progress import Best, Progress
 from search.rules import Rule
 from search.wording import amount, counted, percent, price_of_decision, short_budget, weighted_sentence
@@ -259,17 +260,27 @@ def show_outcome(findings: Findings, standings: Sequence[Standing]) -> None:
         out.print(weighted_sentence(findings.weighted, search.params_weight, search.memory_weight))
 
 
-def show_next(where: Path, has_findings: bool, stopped: bool, given_up: int) -> None:
+def show_stopped(where: Path) -> None:
+    """That a launch ended at its time limit, and how to go on."""
+    err.print(
+        "[yellow]stopped[/]  compute.max_wall_hours is over; everything finished is kept. Go on with", soft_wrap=True
+    )
+    err.print(f"         {escape(resume_command(where))}", soft_wrap=True)
+
+
+def show_missing(jobs: int) -> None:
+    """That jobs were given up, and what that means."""
+    err.print(
+        f"[yellow]missing[/]  {counted(jobs, 'job')} given up after crashes; what needs them is undecided, --resume "
+        "tries again",
+        soft_wrap=True,
+    )
+
+
+def show_next(where: Path) -> None:
     """Where the results lie and what to do next."""
-    if stopped:
-        err.print("[yellow]stopped[/]  max_wall_hours is over; --resume goes on")
-    if given_up:
-        jobs = counted(given_up, "job")
-        err.print(
-            f"[yellow]missing[/]  {jobs} given up after crashes; what needs them is undecided, --resume tries again"
-        )
-    if has_findings:
-        out.print(f"[bold]report[/]   {escape(str(where / 'report.html'))}", soft_wrap=True)
+    out.print(f"[bold]report[/]   {escape(str(where / 'report.html'))}", soft_wrap=True)
+    if (where / "best").is_dir():
         out.print(f"[bold]best[/]     {escape(str(where / 'best'))}", soft_wrap=True)
         out.print(f"[bold]next[/]     filter-search train {escape(str(where / 'best'))}/BUDGET", soft_wrap=True)
 

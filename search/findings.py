@@ -222,9 +222,11 @@ def _weighted_best(plan: StudyPlan, surrogate: Surrogate, rng: np.random.Generat
 
 
 def by_budget(findings: Sequence[Finding]) -> dict[Budget, Confirmed]:
-    """For each budget the confirmed schedule with the highest mean."""
+    """For each budget that has had its first look, the confirmed schedule with the highest mean."""
     best: dict[Budget, Confirmed] = {}
     for finding in findings:
+        if not finding.verdict.runs:
+            continue
         known = best.get(finding.case.budget)
         rank = finding.best.accuracy.mean if finding.best.accuracy else -1.0
         if known is None or rank > (known.accuracy.mean if known.accuracy else -1.0):

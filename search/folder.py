@@ -36,6 +36,11 @@ def find(study: str) -> Path:
     raise StorageError(msg)
 
 
+def resume_command(folder: Path) -> str:
+    """What continues the study in a folder."""
+    return shlex.join(["filter-search", "run", str(folder / "config.yaml"), "--out", str(folder), "--resume"])
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Replace a file in one step.
 

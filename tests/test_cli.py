@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from search import study
+from search import configfile, study
+from search.cases import store_cases
 from search.cli import main
 from search.config import StudyConfig
+from search.confirm import choose_cases
+from search.plan import make_plan
 
 DIGITS = Path(__file__).parent.parent / "configs" / "digits.yaml"
 VERBS = ("init", "check", "run", "status", "report", "export", "train")
@@ -104,9 +107,6 @@ def test_an_unwritable_folder(command, tmp_path):
 
 
 def existing_study(folder: Path, config: StudyConfig) -> None:
-    from search import configfile
-    from search.plan import make_plan
-
     plan = make_plan(config)
     folder.mkdir()
     study.create(folder, config, plan.objective.directions, plan.data.fingerprint)
@@ -154,6 +154,28 @@ def test_a_corrupt_study(command, tmp_path, verb):
     assert code == 5
     assert "cannot be used as a study" in err
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(("verb", "exit_code"), [("report", 0), ("export", 3)])
+def test_before_the_search_has_ended_no_path_is_promised(command, tmp_path, verb, exit_code):
+    existing_study(tmp_path / "s", StudyConfig())
+    code, out, err = command(verb, "s")
+    assert (code, out, err.count("\n")) == (exit_code, "", 1)
+    assert "nothing is confirmed yet in s" in err
+    assert "filter-search run s/config.yaml --out s --resume" in err
+    written = {path.name for path in (tmp_path / "s").iterdir()}
+    assert written == {"config.yaml", "study.db"} | ({"trials.csv", "runs.csv"} if verb == "report" else set())
+
+
+def test_before_the_first_look_nothing_is_exported(command, tmp_path):
+    config = StudyConfig()
+    existing_study(tmp_path / "s", config)
+    store_cases(study.load(tmp_path / "s", config.name), choose_cases(make_plan(config), None))
+    code, out, err = command("export", "s")
+    assert (code, out, "nothing is confirmed yet" in err) == (3, "", True)
+    assert not (tmp_path / "s" / "best").exists()
+    code, out, err = command("report", "s")
+    assert (code, out, err) == (0, "s/report.html\n", "")
 
 
 @pytest.mark.parametrize("verb", ["status", "report", "export"])

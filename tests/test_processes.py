@@ -153,10 +153,12 @@ def test_two_launchers_cannot_run_one_study(config, tmp_path):
 
 def test_max_wall_hours_stops_cleanly(config, tmp_path):
     folder = tmp_path / "brief"
-    process = start(config, folder, "--set", "compute.max_wall_hours=0.001")
-    _, err = process.communicate(timeout=60)
+    process = start(config, folder, "--set", "compute.max_wall_hours=0.001", "--json")
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "--resume goes on" in err
+    assert f"filter-search run {folder}/config.yaml --out {folder} --resume" in err
+    counts = json.loads(out)
+    assert (counts["phase"], counts["trials"]) == ("search", TRIALS)
     assert TrialState.RUNNING not in {trial.state for trial in trials(folder)}
     assert len(trials(folder)) == TRIALS
 
