@@ -83,6 +83,11 @@ class Budget:
         return f"{self.cost} <= {self.limit}"
 
     @property
+    def in_words(self) -> str:
+        """The budget for people, exact: `memory <= 1.0 MiB`. `str` gives the form of files, in bytes."""
+        return f"{self.cost} <= {exact_amount(self.cost, self.limit)}" if self.cost == "memory" else str(self)
+
+    @property
     def folder(self) -> str:
         """The budget's name as a folder, `params-1500`."""
         return f"{self.cost}-{self.limit}"
@@ -90,6 +95,28 @@ class Budget:
     def admits(self, costs: Costs) -> bool:
         """Whether a candidate of these costs is within the budget."""
         return costs[self.cost] <= self.limit
+
+
+def amount(cost: CostName, value: int) -> str:
+    """A cost for people, without its name: binary units of bytes, counts with separators, huge ones as powers."""
+    if cost != "memory":
+        return f"{value:,}" if value < 10**12 else f"{value:.2e}"
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if value >= 10 * size:
+            return f"{value / size:,.1f} {unit}"
+        if value >= size:
+            return f"{value / size:.2f}".removesuffix("0") + f" {unit}"
+    return f"{value} B"
+
+
+def exact_amount(cost: CostName, value: int) -> str:
+    """A cost for people, exact: as `amount` has it, with the bytes or the whole count where that would lose them."""
+    if cost != "memory":
+        return f"{value:,}"
+    said = amount(cost, value)
+    number, unit = said.split()
+    exact = Fraction(number.replace(",", "")) * _BYTES[unit] == value
+    return said if exact else f"{said} ({value:,} bytes)"
 
 
 class CostModel(Protocol):

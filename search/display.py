@@ -17,13 +17,13 @@ from rich.table import Table
 
 from search.cases import Standing
 from search.config import ConfirmConfig
-from search.cost import COST_NAMES, Budget
+from search.cost import COST_NAMES, Budget, amount
 from search.data import Splits
 from search.evaluate import OnEpoch
 from search.folder import resume_command
 from search.progress import Best, Progress
 from search.rules import Rule
-from search.wording import amount, counted, percent, price_of_decision, short_budget, weighted_sentence
+from search.wording import counted, percent, price_of_decision, short_budget, weighted_sentence
 
 if TYPE_CHECKING:  # what trains takes seconds to load, and `status` does not need it
     from search.check import Forecast
@@ -190,7 +190,7 @@ def warnings(plan: StudyPlan, forecast: Forecast) -> Iterator[str]:
         )
     known = {(fitted.rule, fitted.budget) for fitted in plan.compared}
     for rule in plan.config.rules.compared:
-        absent = [str(budget) for budget in plan.config.budgets if (rule, budget) not in known]
+        absent = [budget.in_words for budget in plan.config.budgets if (rule, budget) not in known]
         if absent:
             where = ", ".join(absent)
             yield f"rule {rule} is left out at {where}: no member fits both the budget and the stages' ranges"

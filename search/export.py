@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 from search import wording
 from search.config import StudyConfig
 from search.configfile import parse
-from search.cost import COST_NAMES, Budget
+from search.cost import COST_NAMES, Budget, amount
 from search.data import Splits, load
 from search.errors import ConfigError, NoTrialError
 from search.evaluate import Evaluate, Failed, Fidelity, OnEpoch, Run, Scored
@@ -221,7 +221,7 @@ def _card(plan: StudyPlan, budget: Budget, best: Confirmed, run: Run) -> str:
         run=run,
         scored=isinstance(run, Scored),
         images={"training": len(drawn.training), "validation": len(drawn.validation), "test": len(splits.test)},
-        costs={cost: wording.amount(cost, best.costs[cost]) for cost in COST_NAMES},
+        costs={cost: amount(cost, best.costs[cost]) for cost in COST_NAMES},
         words=wording,
     )
 

@@ -23,10 +23,10 @@ from matplotlib.transforms import blended_transform_factory
 from numpy.typing import NDArray
 
 from search.config import ConfirmConfig
-from search.cost import CostName
+from search.cost import CostName, amount
 from search.findings import Confirmed, Finding, Findings
 from search.verdict import Comparison, Outcome
-from search.wording import OUTCOMES, amount, listed, number, origin_text, percent, question, ratio, share, short_budget
+from search.wording import OUTCOMES, listed, number, origin_text, percent, question, ratio, share, short_budget
 
 _WIDTH = 8.0  # inches; 800 pixels on a page
 _BLUE, _VERMILLION, _GREY, _INK, _PALE = "#0072B2", "#D55E00", "#6B6B6B", "#1A1A1A", "#ECECEC"

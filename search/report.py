@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
 from search import figures, wording
-from search.cost import COST_NAMES, Costs
+from search.cost import COST_NAMES, Costs, amount
 from search.data import Splits
 from search.figures import TrialPoint
 from search.findings import Confirmed, Finding, Findings, by_budget
@@ -218,7 +218,7 @@ def _best_rows(findings: Findings) -> list[BestRow]:
 
 
 def _costs_text(costs: Costs) -> tuple[str, ...]:
-    return tuple(wording.amount(cost, costs[cost]) for cost in COST_NAMES)
+    return tuple(amount(cost, costs[cost]) for cost in COST_NAMES)
 
 
 def _rule_tables(findings: Findings, trials: Sequence[FrozenTrial]) -> list[tuple[str, list[RuleRow]]]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.config import FiltersConfig
-from search.cost import Budget, CostModel
+from search.cost import Budget, CostModel, exact_amount
 from search.errors import ConfigError
 from search.rules import BISECTIONS, LARGEST_BASE, largest_within, round_to_multiple
 from search.schedule import FilterSchedule
@@ -182,8 +182,8 @@ def _largest_within_each(
 
 def no_schedule_message(space: Space, budget: Budget, cost_model: CostModel) -> str:
     """What to say of a budget that no schedule of the space meets."""
-    least = cost_model.costs(space.smallest)[budget.cost]
+    least = exact_amount(budget.cost, cost_model.costs(space.smallest)[budget.cost])
     return (
-        f"budget {budget} admits no schedule: the smallest, {space.smallest}, costs {least}; "
+        f"budget {budget.in_words} admits no schedule: the smallest, {space.smallest}, costs {least}; "
         f"allow at least {least} or lower the stages' low"
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from search.config import ConfirmConfig
-from search.cost import Budget, CostName
+from search.cost import Budget, CostName, amount
 from search.rules import Rule
 from search.verdict import Interval, Outcome
 
@@ -17,19 +17,6 @@ if TYPE_CHECKING:  # its values are described, not made; loading what makes them
     from search.findings import BestRatio, Confirmed, Finding, WeightedBest
 
 OUTCOMES: tuple[Outcome, ...] = ("not near-optimal", "near-optimal", "undecided")
-_BINARY_UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
-
-
-def amount(cost: CostName, value: int) -> str:
-    """A cost without its name: bytes in binary units, counts with separators, huge ones in powers of ten."""
-    if cost == "memory":
-        for unit, size in _BINARY_UNITS:
-            if value >= 10 * size:
-                return f"{value / size:,.1f} {unit}"
-            if value >= size:
-                return f"{value / size:.2f}".removesuffix("0") + f" {unit}"
-        return f"{value} B"
-    return f"{value:,}" if value < 10**12 else f"{value:.2e}"
 
 
 def budget_text(budget: Budget) -> str:

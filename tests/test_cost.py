@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.cost import COST_NAMES, LARGEST_LIMIT, Budget, Costs, QuadraticCost
+from search.cost import COST_NAMES, LARGEST_LIMIT, Budget, Costs, QuadraticCost, amount
 
 names = st.sampled_from(COST_NAMES)
 
@@ -58,6 +58,29 @@ def test_other_text_is_no_budget(text):
 def test_a_budget_allows_something(text):
     with pytest.raises(ValueError, match="allows nothing; a budget's limit is at least 1"):
         Budget.parse(text)
+
+
+SIZES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+@given(st.integers(1, 2**62) | st.integers(0, 62).map(lambda n: 2**n))
+def test_memory_is_near_what_is_said(value):
+    number, unit = amount("memory", value).split()
+    assert float(number.replace(",", "")) * SIZES[unit] == pytest.approx(value, rel=0.005)
+
+
+@given(names, st.integers(1, LARGEST_LIMIT))
+def test_a_budget_in_words_loses_nothing(cost, limit):
+    words = Budget(cost, limit).in_words
+    said, _, inside = words.partition(" (")
+    assert Budget.parse(said) == Budget(cost, limit) or inside == f"{limit:,} bytes)"
+
+
+def test_a_budget_in_words():
+    said = {"1 MiB": "memory <= 1.0 MiB", "1100000": "memory <= 1.05 MiB (1,100,000 bytes)", "900": "memory <= 900 B"}
+    said["1048577"] = "memory <= 1.0 MiB (1,048,577 bytes)"
+    assert {given: Budget.parse(f"memory <= {given}").in_words for given in said} == said
+    assert Budget.parse("params <= 40k").in_words == "params <= 40000"
 
 
 def test_a_budget_names_a_folder():

@@ -112,5 +112,9 @@ def test_second_stages_of_all_combinations_of_forty_do_not_wrap(limit):
 def test_a_budget_below_the_smallest_schedule_is_refused_with_numbers():
     s, model = space((4, 8), (4, 8)), Toy(2)
     assert not len(s.within(Budget("params", 3), model, np.random.default_rng(0)))
+    with pytest.raises(
+        ConfigError, match=r"memory <= 3 B admits no schedule: the smallest, 4-4, costs 45 B; allow at"
+    ):
+        s.propose(Budget("memory", 3), model, np.random.default_rng(0))
     with pytest.raises(ConfigError, match=r"params <= 3 admits no schedule: the smallest, 4-4, costs 45; allow"):
         s.propose(Budget("params", 3), model, np.random.default_rng(0))
