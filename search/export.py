@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from safetensors.torch import save
 from scipy.stats import binomtest
 
@@ -24,6 +23,7 @@ from search.evaluate import Evaluate, Failed, Fidelity, OnEpoch, Run, Scored
 from search.findings import Confirmed, Findings, by_budget
 from search.folder import environment, make, write_json, write_whole
 from search.networks import check_stages
+from search.pages import fill
 from search.plainyaml import dump
 from search.plainyaml import load as load_yaml
 from search.plan import StudyPlan
@@ -36,14 +36,6 @@ from search.verdict import Interval
 # Forward MACs of a step from which a second thread pays on a CPU. Below, threads mostly wait for each other: on two
 # busy cores 64-128-256 on 8x8 images (5 * 10^7) took 3.4 times as long on two threads as on one, 4-7-15 30 times.
 _MACS_WORTH_THREADS = 10**9
-
-_TEMPLATES = Environment(
-    loader=PackageLoader("search"),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
 
 
 @dataclass(frozen=True)
@@ -197,14 +189,17 @@ def model_source(plan: StudyPlan, schedule: FilterSchedule, mean: Sequence[float
         deviation: Likewise.
     """
     channels, height, width = plan.data.image_shape
-    return _TEMPLATES.get_template("model.py.jinja").render(
-        schedule=schedule,
-        stages=list(zip((channels, *schedule.filters), schedule.filters, strict=False)),
-        blocks=plan.config.network.blocks_per_stage,
-        image=f"{channels}x{height}x{width}",
-        classes=plan.data.classes,
-        mean=list(mean),
-        deviation=list(deviation),
+    return fill(
+        "model.py",
+        {
+            "schedule": schedule,
+            "stages": list(zip((channels, *schedule.filters), schedule.filters, strict=False)),
+            "blocks": plan.config.network.blocks_per_stage,
+            "image": f"{channels}x{height}x{width}",
+            "classes": plan.data.classes,
+            "mean": list(mean),
+            "deviation": list(deviation),
+        },
     )
 
 
@@ -212,17 +207,20 @@ def _card(plan: StudyPlan, budget: Budget, best: Confirmed, run: Run) -> str:
     """The model card."""
     splits = Splits(plan.data.labels, plan.config.data)
     drawn = splits.train_validation(run.seed)
-    return _TEMPLATES.get_template("model_card.md.jinja").render(
-        plan=plan,
-        config=plan.config,
-        budget=wording.budget_text(budget),
-        best=best,
-        origin="by the surrogate model" if best.origin == "surrogate" else f"as the rule {best.origin}",
-        run=run,
-        scored=isinstance(run, Scored),
-        images={"training": len(drawn.training), "validation": len(drawn.validation), "test": len(splits.test)},
-        costs={cost: amount(cost, best.costs[cost]) for cost in COST_NAMES},
-        words=wording,
+    return fill(
+        "model_card.md",
+        {
+            "plan": plan,
+            "config": plan.config,
+            "budget": wording.budget_text(budget),
+            "best": best,
+            "origin": "by the surrogate model" if best.origin == "surrogate" else f"as the rule {best.origin}",
+            "run": run,
+            "scored": isinstance(run, Scored),
+            "images": {"training": len(drawn.training), "validation": len(drawn.validation), "test": len(splits.test)},
+            "costs": {cost: amount(cost, best.costs[cost]) for cost in COST_NAMES},
+            "words": wording,
+        },
     )
 
 

@@ -6,7 +6,6 @@ in `templates/report.html.jinja`, what its sentences say in `wording`.
 
 import base64
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
@@ -14,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
@@ -25,6 +22,7 @@ from search.data import Splits
 from search.figures import TrialPoint
 from search.findings import Confirmed, Finding, Findings, by_budget
 from search.folder import make, write_whole
+from search.pages import fill
 from search.progress import progress
 from search.rules import Fit
 from search.schedule import FilterSchedule
@@ -95,32 +93,24 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
     """
     trials = storage.trials("search", TrialState.COMPLETE)
     pictures = {picture.name: picture for picture in _write_pictures(folder, findings, trials)}
-    environment = Environment(
-        loader=PackageLoader("search"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["keep_schedules"] = _keep_schedules
-    page = environment.get_template("report.html.jinja").render(
-        plan=findings.plan,
-        config=findings.plan.config,
-        question=findings.plan.config.question,
-        answer=wording.answer(findings.findings),
-        cards=[_card(findings, finding) for finding in findings.findings],
-        pictures=pictures,
-        best=_best_rows(findings),
-        rules=_rule_tables(findings, trials),
-        rules_of_thumb=[wording.ratio_sentence(each) for each in findings.rule_of_thumb],
-        weighted=_weighted(findings),
-        splits=_splits(findings),
-        progress=progress(storage),
-        environment=_environment(folder),
-        words=wording,
-        cost_names=COST_NAMES,
-    )
-    write_whole(folder / "report.html", page)
+    values = {
+        "plan": findings.plan,
+        "config": findings.plan.config,
+        "question": findings.plan.config.question,
+        "answer": wording.answer(findings.findings),
+        "cards": [_card(findings, finding) for finding in findings.findings],
+        "pictures": pictures,
+        "best": _best_rows(findings),
+        "rules": _rule_tables(findings, trials),
+        "rules_of_thumb": [wording.ratio_sentence(each) for each in findings.rule_of_thumb],
+        "weighted": _weighted(findings),
+        "splits": _splits(findings),
+        "progress": progress(storage),
+        "environment": _environment(folder),
+        "words": wording,
+        "cost_names": COST_NAMES,
+    }
+    write_whole(folder / "report.html", fill("report.html", values))
     return folder / "report.html"
 
 
@@ -272,14 +262,6 @@ def _test_text(confirmed: Confirmed) -> str:
         return ""
     mean, low, high = (100 * value for value in astuple(confirmed.accuracy))
     return f"{mean:.2f} ({low:.2f} to {high:.2f})"
-
-
-_SCHEDULE = re.compile(r"[0-9]+(?:-[0-9]+)+")
-
-
-def _keep_schedules(text: str) -> Markup:
-    """The text with its schedules kept from breaking at their hyphens."""
-    return Markup(_SCHEDULE.sub(r'<span class="schedule">\g<0></span>', str(escape(text))))
 
 
 def _weighted(findings: Findings) -> str | None:

@@ -1,0 +1,38 @@
+"""Fills the templates; the only place that says how.
+
+Pages of HTML escape every value, so what a user wrote is text and never markup; sources and cards are plain text.
+"""
+
+import re
+from collections.abc import Mapping
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+_SCHEDULE = re.compile(r"[0-9]+(?:-[0-9]+)+")
+
+
+def fill(template: str, values: Mapping[str, object]) -> str:
+    """A template of `templates/`, filled.
+
+    Args:
+        template: Its file name without `.jinja`.
+        values: By the names the template has for them; one that is missing is an error.
+    """
+    return _ENVIRONMENT.get_template(f"{template}.jinja").render(values)
+
+
+def _keep_schedules(text: str) -> Markup:
+    """HTML of a text, its schedules kept from breaking at their hyphens."""
+    return Markup(_SCHEDULE.sub(r'<span class="schedule">\g<0></span>', str(escape(text))))
+
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("search"),
+    autoescape=lambda name: name is not None and name.endswith(".html.jinja"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_ENVIRONMENT.filters["keep_schedules"] = _keep_schedules
