@@ -38,6 +38,8 @@ def _text(example: str) -> WithJsonSchema:
 BudgetText = Annotated[Budget, PlainValidator(_parse_budget), PlainSerializer(str), _text("params <= 1500")]
 RuleText = Annotated[Rule, PlainValidator(_parse_rule), PlainSerializer(str), _text("geometric(2.5)")]
 Positive = Annotated[int, Field(ge=1)]
+Look = Annotated[int, Field(ge=1, le=100_000)]
+WorkerCount = Annotated[int, Field(ge=1, le=1024)]
 
 
 class Section(BaseModel):
@@ -201,7 +203,7 @@ class ConfirmConfig(Section):
         lt=1,
         description="Confidence of each verdict and its intervals, over all looks together.",
     )
-    looks: tuple[Positive, ...] = Field(
+    looks: tuple[Look, ...] = Field(
         (16, 32, 64, 128),
         min_length=1,
         max_length=16,
@@ -250,7 +252,7 @@ class SoundnessConfig(Section):
 class ComputeConfig(Section):
     """Operational: may change between a run and its resume."""
 
-    workers: Positive | Literal["auto"] = Field(
+    workers: WorkerCount | Literal["auto"] = Field(
         "auto", description="Local processes; auto: one per core on a CPU, one on a GPU."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(

@@ -64,6 +64,8 @@ def tree(folder: Path) -> dict[str, bytes | None]:
         ("filters: {stages: [{high: 4}, {}, {}]}", "outside the stages' ranges"),
         ("filters: {stages: [{high: 1073741823}, {high: combinations}]}", "40"),
         ("name: ../../etc/passwd", "no path"),
+        ("compute: {workers: 100000}", "a whole number from 1 to 1024 or auto"),
+        ("confirm: {looks: [16, 200000]}", "confirm.looks.1 is 200000; give it a whole number from 1 to 100000"),
         ("data: {test_fraction: 0.9, validation_fraction: 0.2}", "training"),
         ("- a list", "keys with values"),
         ("", "empty"),

@@ -154,7 +154,7 @@ def test_the_schema_is_json_and_knows_the_defaults():
         ("budgets: [params <= 0]", "budgets.0: 'params <= 0' allows nothing"),
         ("rules: {judged: [tripling]}", "rules.judged.0: 'tripling' is no rule"),
         ("search: {objective: best}", 'search.objective is "best"; give it constrained, weighted or pareto'),
-        ("compute: {workers: many}", 'compute.workers is "many"; give it a whole number of at least 1 or auto'),
+        ("compute: {workers: many}", 'compute.workers is "many"; give it a whole number from 1 to 1024 or auto'),
         (
             "filters: {stages: [{high: x}]}",
             'stages.0.high is "x"; give it a whole number of at least 1 or combinations',
