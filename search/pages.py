@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 _SCHEDULE = re.compile(r"[0-9]+(?:-[0-9]+)+")
+_BEFORE_UNIT = re.compile(r"(?<=[0-9]) (?=(?:%|B|KiB|MiB|GiB)(?![A-Za-z]))")
 
 
 def fill(template: str, values: Mapping[str, object]) -> str:
@@ -22,9 +23,10 @@ def fill(template: str, values: Mapping[str, object]) -> str:
     return _ENVIRONMENT.get_template(f"{template}.jinja").render(values)
 
 
-def _keep_schedules(text: str) -> Markup:
-    """HTML of a text, its schedules kept from breaking at their hyphens."""
-    return Markup(_SCHEDULE.sub(r'<span class="schedule">\g<0></span>', str(escape(text))))
+def _keep_together(text: str) -> Markup:
+    """HTML of a text, its schedules and numbers with their units kept from breaking."""
+    unbroken = _BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", str(escape(text)))
+    return Markup(_SCHEDULE.sub(r'<span class="schedule">\g<0></span>', unbroken))
 
 
 _ENVIRONMENT = Environment(
@@ -35,4 +37,4 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_ENVIRONMENT.filters["keep_schedules"] = _keep_schedules
+_ENVIRONMENT.filters["keep_together"] = _keep_together

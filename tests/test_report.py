@@ -80,6 +80,13 @@ def test_the_answer_comes_first_and_every_verdict_is_told(written):
     assert "probability of 12 %" in text
 
 
+def test_numbers_and_schedules_do_not_break(written):
+    page = written.read_text()
+    assert re.search(r"[0-9] % of the budget", page) is None
+    assert re.search("[0-9]\N{NO-BREAK SPACE}% of the budget", page)
+    assert '<span class="schedule">8-8-8</span>' in page
+
+
 def test_the_page_loads_nothing_and_runs_nothing(written):
     page = written.read_text()
     assert "http://" not in page
