@@ -211,11 +211,12 @@ def image_sentence(finding: Finding, confirm: ConfirmConfig) -> str | None:
         f"With the test images redrawn (bootstrap, {share(confirm.confidence)}{together}), the loss is "
         f"{range_text(interval)}"
     )
-    if interval.low > confirm.margin:
-        return f"{sentence}, wholly above the margin."
-    if interval.high <= confirm.margin:
-        return f"{sentence}, wholly within the margin."
-    if finding.verdict.outcome == "undecided":
+    undecided = finding.verdict.outcome == "undecided"
+    if not interval.low <= confirm.margin < interval.high:
+        side = "above" if interval.low > confirm.margin else "within"
+        seeds = ": what leaves it undecided is the spread between training seeds" if undecided else ""
+        return f"{sentence}, wholly {side} the margin{seeds}."
+    if undecided:
         return f"{sentence}, on both sides of the margin: more runs can settle it for these test images only."
     return f"{sentence}, on both sides of the margin: another test split might decide otherwise."
 

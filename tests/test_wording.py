@@ -97,6 +97,13 @@ def test_image_sentence_says_when_another_split_might_decide_otherwise(findings,
     assert wording.image_sentence(finding, plan.config.confirm).endswith(said)
 
 
+def test_an_undecided_case_that_images_do_not_leave_open_is_left_open_by_seeds(findings, plan):
+    finding = findings.findings[2]
+    above = tuple(replace(each, images=Interval(0.02, 0.012, 0.028)) for each in finding.challengers)
+    said = wording.image_sentence(replace(finding, challengers=above), plan.config.confirm)
+    assert said.endswith("above the margin: what leaves it undecided is the spread between training seeds.")
+
+
 @pytest.mark.parametrize(("high", "lies"), [(1.68, "outside"), (2.4, "inside")])
 def test_ratio_sentence_says_where_doubling_lies(high, lies):
     text = wording.ratio_sentence(BestRatio(Budget("params", 1500), RatioInterval(1.19, 0.84, high)))
