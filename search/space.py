@@ -185,5 +185,5 @@ def no_schedule_message(space: Space, budget: Budget, cost_model: CostModel) -> 
     least = exact_amount(budget.cost, cost_model.costs(space.smallest)[budget.cost])
     return (
         f"budget {budget.in_words} admits no schedule: the smallest, {space.smallest}, costs {least}; "
-        f"allow at least {least} or lower the stages' low"
+        f"allow at least that much or lower the stages' low"
     )
