@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from search.config import ConfirmConfig
-from search.cost import Budget, CostName, amount
+from search.cost import Budget, CostName, amount, exact_amount
 from search.rules import Rule
 from search.verdict import Interval, Outcome
 
@@ -20,14 +20,14 @@ OUTCOMES: tuple[Outcome, ...] = ("not near-optimal", "near-optimal", "undecided"
 
 
 def budget_text(budget: Budget) -> str:
-    """A budget as its limit: `40,000 multiply-adds (MACs) per image`."""
+    """A budget as its limit, exact: `40,000 multiply-adds (MACs) per image`."""
     nouns: dict[CostName, str] = {
         "params": "parameters",
         "macs": "multiply-adds (MACs) per image",
         "activations": "activations",
         "memory": "of training memory",
     }
-    return f"{amount(budget.cost, budget.limit)} {nouns[budget.cost]}"
+    return f"{exact_amount(budget.cost, budget.limit)} {nouns[budget.cost]}"
 
 
 def short_budget(budget: Budget) -> str:

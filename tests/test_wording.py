@@ -18,7 +18,7 @@ from search.verdict import Interval
         ("macs <= 40k", "40,000 multiply-adds (MACs) per image"),
         ("activations <= 500", "500 activations"),
         ("memory <= 1 MiB", "1.0 MiB of training memory"),
-        ("memory <= 1100000", "1.05 MiB of training memory"),
+        ("memory <= 1100000", "1.05 MiB (1,100,000 bytes) of training memory"),
         ("memory <= 900", "900 B of training memory"),
     ],
 )
