@@ -45,6 +45,7 @@ out = _console(stderr=False)
 err = _console(stderr=True)
 
 _PLAIN_SECONDS = 10.0
+_LABEL_WIDTH = 9
 _STYLES = {"near-optimal": "green", "not near-optimal": "bold magenta", "undecided": "yellow"}
 
 
@@ -144,11 +145,12 @@ def show_plan(plan: StudyPlan, forecast: Forecast, workers: int) -> None:
     splits = Splits(data.labels, config.data)
     drawn = splits.train_validation(0)
     channels, height, width = data.image_shape
-    out.print(
-        f"[bold]data[/]     {data.name}: {len(data.labels):,} images {height}x{width}x{channels}, {data.classes} "
-        f"classes; {len(drawn.training):,} train, {len(drawn.validation):,} validate, {len(splits.test):,} test"
+    _print_labelled(
+        "data",
+        f"{data.name}: {len(data.labels):,} images {height}x{width}x{channels}, {data.classes} classes; "
+        f"{len(drawn.training):,} train, {len(drawn.validation):,} validate, {len(splits.test):,} test",
     )
-    out.print(f"[bold]space[/]    {space.size:,} schedules of {space.stages} stages")
+    _print_labelled("space", f"{space.size:,} schedules of {space.stages} stages")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("", "schedule", *COST_NAMES):
         table.add_column(heading, justify="left" if heading in ("", "schedule") else "right")
@@ -156,22 +158,34 @@ def show_plan(plan: StudyPlan, forecast: Forecast, workers: int) -> None:
         costs = plan.cost_model.costs(schedule)
         table.add_row(what, str(schedule), *(amount(name, costs[name]) for name in COST_NAMES))
     out.print(table)
-    out.print("[bold]rules[/]    the largest member within each budget and the share of it used; * judged")
+    _print_labelled("budgets", ", ".join(budget.in_words for budget in config.budgets))
+    _print_labelled("rules", "the largest member within each budget and the share of it used; * judged")
     out.print(_rule_table(plan))
     anchors = len(plan.anchors)
     sampled = max(0, config.search.trials - anchors)
-    out.print(
-        f"[bold]trials[/]   {config.search.trials}: {min(anchors, config.search.trials)} rules and {sampled} proposed "
-        f"by {config.search.sampler}, {config.search.seeds_per_trial} seeds each; then "
+    _print_labelled(
+        "trials",
+        f"{config.search.trials}: {min(anchors, config.search.trials)} rules and {sampled} proposed by "
+        f"{config.search.sampler}, {config.search.seeds_per_trial} seeds each; then "
         f"{forecast.least_confirmations:,} to {forecast.most_confirmations:,} confirmation runs and "
-        f"{forecast.probing_runs:,} probes"
+        f"{forecast.probing_runs:,} probes",
     )
-    out.print(
-        f"[bold]time[/]     {duration(forecast.least_seconds)} to {duration(forecast.most_seconds)} with {workers} "
-        f"worker{'s' * (workers > 1)} on this machine, depending on how soon the verdicts are decided"
+    _print_labelled(
+        "time",
+        f"{duration(forecast.least_seconds)} to {duration(forecast.most_seconds)} with {workers} "
+        f"worker{'s' * (workers > 1)} on this machine, depending on how soon the verdicts are decided",
     )
     for warning in warnings(plan, forecast):
-        err.print(f"[yellow]warning[/]  {warning}")
+        _print_labelled("warning", warning, err, "yellow")
+
+
+def _print_labelled(label: str, text: str, console: Console = out, style: str = "bold") -> None:
+    """A line with its label in front; what runs on is set below the text."""
+    grid = Table.grid()
+    grid.add_column(width=_LABEL_WIDTH, style=style)
+    grid.add_column()
+    grid.add_row(label, escape(text))
+    console.print(grid)
 
 
 def warnings(plan: StudyPlan, forecast: Forecast) -> Iterator[str]:

@@ -233,6 +233,23 @@ def test_check_says_what_a_study_would_do_and_writes_nothing(command, tmp_path):
     assert tree(tmp_path) == {}
 
 
+def test_check_says_budgets_exactly(command):
+    _, out, _ = command("check", str(DIGITS), "--set", "budgets=[params <= 1500, memory <= 1100000]")
+    assert "budgets  params <= 1500, memory <= 1.05 MiB (1,100,000 bytes)" in out
+
+
+def test_lines_that_run_on_are_set_below_their_text(command, monkeypatch):
+    from search import display
+
+    monkeypatch.setattr(display.out, "width", 80)
+    code, out, _ = command("check", str(DIGITS))
+    assert code == 0
+    lines = out.splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("data "))
+    assert lines[place + 1].startswith(" " * 9 + "test")
+    assert max(map(len, lines)) <= 80
+
+
 def test_check_warns_when_the_test_split_cannot_resolve_the_margin(command):
     _, _, err = command("check", str(DIGITS), "--set", "confirm.margin=0.001")
     assert "the test split is too small for a margin of 0.1 points" in err
