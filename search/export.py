@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
 from safetensors.torch import save
 from scipy.stats import binomtest
 
@@ -113,14 +114,15 @@ def train_best(best: Path, on_epoch: OnEpoch) -> Trained:
     device = choose_device(config.compute.device)
     evaluate = TrainingEvaluator(config.network, config.training, data, splits, device)
     size = price(config.network, schedule, data.image_shape, data.classes, config.training.batch_size)
-    if size.macs * config.training.batch_size < _MACS_WORTH_THREADS:
+    if size["macs"] * config.training.batch_size < _MACS_WORTH_THREADS:
         torch.set_num_threads(1)
     fidelity = Fidelity(config.training.full_epochs)
     (run,) = evaluate(schedule, [seed], fidelity, "test", on_epoch, keep_weights=True)
     if isinstance(run, Failed):
         msg = f"training {schedule} for {fidelity.epochs} epochs failed: {run.detail}; lower training.learning_rate"
         raise NoTrialError(msg)
-    trained = Trained(schedule, seed, run.epochs, _wilson(run), len(run.correct), best / "trained")
+    assert run.correct is not None  # a training tells it
+    trained = Trained(schedule, seed, run.epochs, _wilson(run.correct), len(run.correct), best / "trained")
     make(trained.folder)
     write_whole(trained.folder / "weights.safetensors", _weights(run))
     command = ["filter-search", "train", str(best)]
@@ -231,10 +233,11 @@ def _weights(run: Scored) -> bytes:
     return save({name: tensor.contiguous().cpu() for name, tensor in run.weights.items()})
 
 
-def _wilson(run: Scored) -> Interval:
+def _wilson(correct: NDArray[np.bool_]) -> Interval:
     """Accuracy with its Wilson interval (1927, doi:10.1080/01621459.1927.10502953) over images drawn independently."""
-    limits = binomtest(int(np.sum(run.correct)), len(run.correct)).proportion_ci(method="wilson")
-    return Interval(run.accuracy, float(limits.low), float(limits.high))
+    found = binomtest(int(np.sum(correct)), len(correct))
+    limits = found.proportion_ci(method="wilson")
+    return Interval(float(found.statistic), float(limits.low), float(limits.high))
 
 
 def _limits(interval: Interval) -> dict[str, float]:

@@ -179,14 +179,17 @@ def _ratios(plan: StudyPlan, surrogate: Surrogate, rng: np.random.Generator) -> 
     return found
 
 
-def _weighted_best(plan: StudyPlan, surrogate: Surrogate, rng: np.random.Generator) -> WeightedBest:
+def _weighted_best(plan: StudyPlan, surrogate: Surrogate, rng: np.random.Generator) -> WeightedBest | None:
+    """None where parameters or memory of a schedule are not known."""
+    if not {"params", "memory"} <= set(plan.objective.reference.known):
+        return None
     pool = np.unique(
         np.concatenate([plan.space.within(budget, plan.cost_model, rng) for budget in plan.config.budgets]), axis=0
     )
     mean, sd = surrogate.predict(pool)
     search, reference = plan.config.search, plan.objective.reference
-    paid = search.params_weight * np.log2(plan.cost_model.table(pool, "params") / reference.params)
-    paid += search.memory_weight * np.log2(plan.cost_model.table(pool, "memory") / reference.memory)
+    paid = search.params_weight * np.log2(plan.cost_model.table(pool, "params") / reference["params"])
+    paid += search.memory_weight * np.log2(plan.cost_model.table(pool, "memory") / reference["memory"])
     best = int(np.argmax(mean - paid))
     schedule = FilterSchedule(tuple(map(int, pool[best])))
     return WeightedBest(

@@ -253,7 +253,7 @@ def ratio_sentence(best: BestRatio) -> str:
 
 def weighted_sentence(best: WeightedBest, params_weight: float, memory_weight: float) -> str:
     """The weighted objective's best schedule, and what the weights mean."""
-    costs = f"{amount('params', best.costs.params)} parameters, {amount('memory', best.costs.memory)}"
+    costs = f"{amount('params', best.costs['params'])} parameters, {amount('memory', best.costs['memory'])}"
     return (
         f"Paying {points(params_weight)} of accuracy for halving the parameters and {points(memory_weight)} for "
         f"halving the training memory, {best.schedule} is worth most ({costs}), at an estimated validation accuracy "

@@ -161,9 +161,9 @@ def _confirm(plan: StudyPlan, evaluate: Evaluate, storage: Storage, job: Trial) 
     schedule = FilterSchedule.parse(job.user_attrs["schedule"])
     seeds = run_seeds(config.seed, "confirm", schedule, job.user_attrs["first"], job.user_attrs["count"])
     runs = evaluate(schedule, seeds, Fidelity(config.training.epochs), "test")
-    scored = [run for run in runs if isinstance(run, Scored)]
+    correct = [run.correct for run in runs if isinstance(run, Scored) and run.correct is not None]
     job.set_user_attr("runs", [record(run) for run in runs])
-    if scored:
-        job.set_user_attr("correct", pack_counts(np.sum([run.correct for run in scored], axis=0, dtype=np.uint16)))
+    if correct:
+        job.set_user_attr("correct", pack_counts(np.sum(correct, axis=0, dtype=np.uint16)))
     # A run that diverged classified nothing; leaving it out would flatter schedules that diverge.
     storage.confirm.tell(job, float(np.mean([run.accuracy if isinstance(run, Scored) else 0.0 for run in runs])))
