@@ -157,7 +157,7 @@ def run(
         return
     if ended.findings:
         display.show_outcome(ended.findings, ended.standings)
-    display.show_next(where, ended.findings is not None, ended.stopped)
+    display.show_next(where, ended.findings is not None, ended.stopped, trained=settings.table is None)
 
 
 @app.command(hidden=True)
@@ -197,6 +197,8 @@ def status(
         typer.echo(json.dumps(progress.to_json(counts, best), indent=2))
     else:
         display.show_status(counts, best, standings(storage, config.confirm), config.confirm)
+        if config.table is not None and config.table.exhaustive:
+            typer.echo(f"no trials: all of a table was compared; see {where / 'report.html'}")
 
 
 @app.command()

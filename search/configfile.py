@@ -96,7 +96,7 @@ def schema() -> Schema:
     for key, value in StudyConfig().model_dump(mode="json").items():
         root["properties"][key]["default"] = value
         section = _resolve(root["properties"][key], root)
-        for name, field in section.get("properties", {}).items():
+        for name, field in section.get("properties", {}).items() if value is not None else ():
             field["default"] = value[name]  # pydantic leaves rules and budgets there in their parts, not their text
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | root
 
@@ -163,7 +163,9 @@ def _override(tree: dict[str, Any], override: str) -> None:
     for number, part in enumerate(sections, start=1):
         key = _key(place, part, override)
         # An unknown key gets its section, for `parse` to name the nearest known one.
-        place = place.setdefault(key, {}) if isinstance(place, dict) else place[key]
+        if isinstance(place, dict) and place.get(key) is None:
+            place[key] = {}
+        place = place[key]
         if not isinstance(place, dict | list):
             done = ".".join(sections[:number])
             msg = f"--set {override}: {done} is {_shown(place)}, which has no parts; write {done}=VALUE"
@@ -250,6 +252,10 @@ def _known(section: Schema, root: Schema, prefix: str) -> Iterator[str]:
 
 
 def _resolve(fragment: Schema, root: Schema) -> Schema:
+    """What a reference, or one that null may stand for, leads to."""
+    branches = fragment.get("anyOf", ())
+    if [each for each in branches if "$ref" not in each] == [{"type": "null"}] and len(branches) == 2:
+        fragment = branches[0]
     reference: str | None = fragment.get("$ref")
     return root["$defs"][reference.rpartition("/")[2]] if reference else fragment
 
@@ -295,7 +301,7 @@ def _commented(section: Schema, values: dict[str, Any], root: Schema, indent: st
         inner, value = _resolve(field, root), values[name]
         if not indent:
             yield ""
-        if "properties" in inner:
+        if "properties" in inner and value is not None:
             yield from (*_comment(inner["description"], indent), f"{indent}{name}:")
             yield from _commented(inner, value, root, f"{indent}  ")
             continue
@@ -315,7 +321,7 @@ def _comment(text: str, indent: str, hang: str = "") -> list[str]:
 
 
 def _differences(path: str, old: Any, new: Any) -> Iterator[str]:  # noqa: ANN401 # plain data
-    if isinstance(old, dict):
+    if isinstance(old, dict) and isinstance(new, dict):
         for key, value in old.items():
             yield from _differences(f"{path}.{key}".lstrip("."), value, new[key])
     elif isinstance(old, list) and len(old) == len(new) and isinstance(old[0] if old else None, dict):

@@ -20,15 +20,18 @@ from search.surrogate import Surrogate, recommend
 
 
 def fit_surrogate(storage: Storage, seed: int) -> Surrogate | None:
-    """The surrogate over all runs of complete trials; None while they are too few."""
-    filters: list[tuple[int, ...]] = []
-    accuracies: list[float] = []
-    for trial in storage.trials("search", TrialState.COMPLETE):
-        for run in trial.user_attrs["runs"]:
-            filters.append(FilterSchedule.parse(trial.user_attrs["schedule"]).filters)
-            accuracies.append(run["accuracy"])
+    """The surrogate over all runs of complete trials; None while they are too few.
+
+    A schedule's runs with equal seeds are one run: a table's columns come round again.
+    """
+    found = {
+        (FilterSchedule.parse(trial.user_attrs["schedule"]).filters, run["seed"]): run["accuracy"]
+        for trial in storage.trials("search", TrialState.COMPLETE)
+        for run in trial.user_attrs["runs"]
+    }
+    filters = np.array([schedule for schedule, _ in found], np.int64)
     try:
-        return Surrogate.fit(np.array(filters, np.int64), np.array(accuracies), seed)
+        return Surrogate.fit(filters, np.array(list(found.values())), seed)
     except ValueError:
         return None
 

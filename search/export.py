@@ -78,8 +78,11 @@ def export_best(plan: StudyPlan, findings: Findings, folder: Path, evaluate: Eva
         The folders written, in the order of the budgets.
 
     Raises:
+        ConfigError: A table stood in training's place.
         StorageError: A file cannot be written.
     """
+    if plan.config.table is not None:
+        _ = plan.data  # says why there is nothing to export
     written = []
     for budget, best in by_budget(findings.findings).items():
         seed = run_seeds(plan.config.seed, "confirm", best.schedule, 0, 1)[0]

@@ -96,7 +96,7 @@ def confirmation(findings: Findings) -> Figure:
     """
     confirm = findings.plan.config.confirm
     rows = list(_rows(findings.findings))
-    title = question(findings.plan.data.name, [finding.case.rule for finding in findings.findings])
+    title = question(findings.plan.source.name, [finding.case.rule for finding in findings.findings])
     summary = textwrap.wrap(_summary(findings.findings), 100)
     top, bottom = 0.5 + 0.21 * len(summary), 0.98
     height = top + bottom + 0.25 * rows[-1].bottom

@@ -22,6 +22,7 @@ from search.cases import Standing, standings, store_cases, stored_cases
 from search.config import StudyConfig
 from search.confirm import choose_cases, enqueue_next, fit_surrogate
 from search.errors import ConfigError, InterruptedStudyError, NoTrialError
+from search.exact import exact_findings, exact_standings
 from search.export import export_best
 from search.findings import Findings, conclude
 from search.launch import LocalWorkers
@@ -111,19 +112,21 @@ def run_study(
             written = folder.environment(command, plan.config.seed, workers, _device_name(plan.config))
             folder.write_json(where / "environment.json", written)
         configfile.write(plan.config, where / "config.yaml")
-        with LocalWorkers(where, workers, lock) as local:
-            launch = Launch(plan, storage, local, stop, show)
-            if launch.search():
-                launch.confirm()
-            launch.drain()
+        if not plan.exhaustive:
+            with LocalWorkers(where, workers, lock) as local:
+                launch = Launch(plan, storage, local, stop, show)
+                if launch.search():
+                    launch.confirm()
+                launch.drain()
         findings = write_outcome(plan, storage, where)
-        if findings is not None and stop.signal is None:
+        if findings is not None and stop.signal is None and plan.config.table is None:  # which has no weights
             torch.set_num_threads(1)  # as in a worker: on networks this small a second thread costs time
             export_best(plan, findings, where, make_evaluator(plan))
     if stop.signal is not None:
         msg = "stopped after finishing what was running; everything finished is kept, --resume goes on"
         raise InterruptedStudyError(msg, stop.signal)
-    return Ended(findings, standings(storage, plan.config.confirm), stop.heeded)
+    standing = exact_standings(findings) if findings and plan.exhaustive else standings(storage, plan.config.confirm)
+    return Ended(findings, standing, stop.heeded)
 
 
 def write_outcome(plan: StudyPlan, storage: Storage, where: Path) -> Findings | None:
@@ -133,9 +136,9 @@ def write_outcome(plan: StudyPlan, storage: Storage, where: Path) -> Findings | 
         None while the search goes on.
     """
     write_records(where, storage)
-    if stored_cases(storage) is None:
+    if stored_cases(storage) is None and not plan.exhaustive:
         return None
-    findings = conclude(plan, storage)
+    findings = exact_findings(plan) if plan.exhaustive else conclude(plan, storage)
     write_verdict(where, findings)
     write_report(where, findings, storage)
     return findings
@@ -181,7 +184,7 @@ def check_same(plan: StudyPlan, storage: Storage, where: Path) -> None:
             "set these back, or give another folder with --out"
         )
         raise ConfigError(msg)
-    if attrs["data"] != plan.data.fingerprint:
+    if attrs["data"] != plan.source.fingerprint:
         msg = f"the study in {where} was made on other data; give another folder with --out"
         raise ConfigError(msg)
 
@@ -189,7 +192,7 @@ def check_same(plan: StudyPlan, storage: Storage, where: Path) -> None:
 def _open(plan: StudyPlan, where: Path) -> Storage:
     """The study's storage, its trials all queued, nothing running; made where there is none."""
     if not (where / "study.db").exists():
-        storage = study.create(where, plan.config, plan.objective.directions, plan.data.fingerprint)
+        storage = study.create(where, plan.config, plan.objective.directions, plan.source.fingerprint)
     else:
         storage = study.load(where, plan.config.name)
     for purpose in study.PURPOSES:

@@ -234,6 +234,16 @@ class TableEvaluator:
     truth: Truth
     draw: Noise | Columns
 
+    @property
+    def name(self) -> str:
+        """What people call what is known."""
+        return self.truth.name
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal truths on any machine."""
+        return self.truth.fingerprint
+
     def __call__(
         self,
         schedule: FilterSchedule,

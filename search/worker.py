@@ -24,7 +24,8 @@ from search.objective import excess
 from search.plan import StudyPlan, make_plan
 from search.samplers import make_sampler
 from search.schedule import FilterSchedule
-from search.study import Proposal, Purpose, Storage, enqueue_trials, load, pack_counts, record, run_seeds
+from search.study import Proposal, Purpose, Storage, enqueue_trials, load, pack_counts, record
+from search.table import TableEvaluator
 from search.training import TrainingEvaluator, choose_device
 
 _IDLE_SECONDS = 0.05
@@ -32,7 +33,9 @@ _MOST_REFUSALS = 20
 
 
 def make_evaluator(plan: StudyPlan) -> Evaluate:
-    """What trains this study's candidates."""
+    """What trains this study's candidates, or looks them up."""
+    if isinstance(plan.source, TableEvaluator):
+        return plan.source
     config = plan.config
     splits = Splits(plan.data.labels, config.data)
     return TrainingEvaluator(config.network, config.training, plan.data, splits, choose_device(config.compute.device))
@@ -105,7 +108,7 @@ def _try_candidate(plan: StudyPlan, evaluate: Evaluate, storage: Storage, trial:
     count = config.search.seeds_per_trial
     runs = evaluate(
         schedule,
-        run_seeds(config.seed, "search", schedule, trial.number * count, count),
+        plan.seeds("search", schedule, trial.number * count, count),
         Fidelity(config.training.epochs),
         "validation",
         _pruning(plan, trial, costs),
@@ -159,7 +162,7 @@ def _refuse(plan: StudyPlan, storage: Storage, trial: Trial, budget: Budget) -> 
 def _confirm(plan: StudyPlan, evaluate: Evaluate, storage: Storage, job: Trial) -> None:
     config = plan.config
     schedule = FilterSchedule.parse(job.user_attrs["schedule"])
-    seeds = run_seeds(config.seed, "confirm", schedule, job.user_attrs["first"], job.user_attrs["count"])
+    seeds = plan.seeds("confirm", schedule, job.user_attrs["first"], job.user_attrs["count"])
     runs = evaluate(schedule, seeds, Fidelity(config.training.epochs), "test")
     correct = [run.correct for run in runs if isinstance(run, Scored) and run.correct is not None]
     job.set_user_attr("runs", [record(run) for run in runs])
