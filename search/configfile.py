@@ -262,10 +262,10 @@ def _resolve(fragment: Schema, root: Schema) -> Schema:
 
 def _allowed(fragment: Schema, root: Schema) -> str:
     """What a schema allows, in words: `a number above 0 and below 0.5`."""
+    if "anyOf" in fragment:
+        return " or ".join(_allowed(branch, root) for branch in fragment["anyOf"])
     fragment = _resolve(fragment, root)
     match fragment:
-        case {"anyOf": branches}:
-            return " or ".join(_allowed(branch, root) for branch in branches)
         case {"const": word}:
             return str(word)
         case {"enum": [*words, last]}:
@@ -305,14 +305,19 @@ def _commented(section: Schema, values: dict[str, Any], root: Schema, indent: st
             yield from (*_comment(inner["description"], indent), f"{indent}{name}:")
             yield from _commented(inner, value, root, f"{indent}  ")
             continue
-        items = _resolve(inner.get("items", {}), root)
-        yield from _comment(f"{inner['description']} Allowed: {_allowed(inner, root)}.", indent)
-        for part, entry in items.get("properties", {}).items():
-            yield from _comment(f"{part}: {entry['description']} Allowed: {_allowed(entry, root)}.", f"{indent}", "  ")
+        yield from _comment(_meaning(field, root), indent)
+        parts = inner if "properties" in inner else _resolve(inner.get("items", {}), root)
+        for part, entry in parts.get("properties", {}).items():
+            yield from _comment(f"{part}: {_meaning(entry, root)}", indent, "  ")
         if isinstance(value, list) and value and not isinstance(value[0], int):
             yield from (f"{indent}{name}:", *(f"{indent}  - {flow(entry)}" for entry in value))
         else:
             yield f"{indent}{name}: {flow(value)}"
+
+
+def _meaning(field: Schema, root: Schema) -> str:
+    description = field.get("description") or _resolve(field, root)["description"]
+    return f"{description} Allowed: {_allowed(field, root)}."
 
 
 def _comment(text: str, indent: str, hang: str = "") -> list[str]:

@@ -17,7 +17,8 @@ from search.surrogate import RatioInterval
 from search.table import TableEvaluator, Truth
 from search.verdict import Comparison, Interval, Outcome, Verdict
 
-_SAME_ACCURACY = 1e-12  # far below one image of any test split, above the rounding of means
+_DECIMALS = 12  # of a fraction: far below one image of any test split, above the rounding of means
+_SAME_ACCURACY = 10.0**-_DECIMALS
 
 
 def exact_findings(plan: StudyPlan) -> Findings:
@@ -86,19 +87,20 @@ def _finding(plan: StudyPlan, truth: Truth, fitted: Fit, best: FilterSchedule) -
 
 def _verdict(truth: Truth, case: Case, margin: float) -> Verdict:
     rule = _accuracy(truth, case.schedule)
-    gains = {str(each.schedule): _accuracy(truth, each.schedule) - rule for each in case.challengers}
+    gains = {  # rounded, lest 0.9235 - 0.9185 be more than a margin of 0.005
+        str(each.schedule): round(_accuracy(truth, each.schedule) - rule, _DECIMALS) for each in case.challengers
+    }
     regret = max([0.0, *gains.values()])
-    above = margin + _SAME_ACCURACY  # 0.9235 - 0.9185 is a little more than 0.005
-    outcome: Outcome = "not near-optimal" if regret > above else "near-optimal"
+    outcome: Outcome = "not near-optimal" if regret > margin else "near-optimal"
     return Verdict(
         outcome,
         runs=1,
         regret=Interval(regret, regret, regret),
         comparisons={
-            name: Comparison(gain, gain, gain, runs=1, settled=gain <= above) for name, gain in sorted(gains.items())
+            name: Comparison(gain, gain, gain, runs=1, settled=gain <= margin) for name, gain in sorted(gains.items())
         },
         best=max(gains, key=gains.__getitem__) if regret > 0 else None,
-        unsettled=tuple(sorted(name for name, gain in gains.items() if gain > above)),
+        unsettled=tuple(sorted(name for name, gain in gains.items() if gain > margin)),
         next_look=None,
         runs_to_decide=None,
     )

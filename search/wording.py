@@ -269,7 +269,7 @@ def ratio_sentence(best: BestRatio) -> str:
         alike = f", as does any from {limits}" if interval.low < interval.high else ""
         return (
             f"Within {budget_text(best.budget)}, filters growing by a factor of {ratio(interval.ratio)} from stage "
-            f"to stage serve best{alike}; doubling, 2, lies {inside}."
+            f"to stage serve best{alike}."
         )
     return (
         f"Within {budget_text(best.budget)}, filters growing by a factor of {ratio(interval.ratio)} from stage "
