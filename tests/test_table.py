@@ -1,19 +1,26 @@
 import os
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from planted import InlineWorkers
 
+from search import study
+from search.config import StudyConfig
 from search.cost import Budget, Costs
 from search.errors import ConfigError, DataError
 from search.evaluate import Fidelity, Scored
+from search.plan import make_plan
 from search.rules import Rule, fit
+from search.run import Launch, Stop, write_outcome
 from search.schedule import FilterSchedule
 from search.table import UNAFFORDABLE, Columns, Noise, Surface, Table, TableCosts, TableEvaluator
 from search.tableconfig import ColumnsConfig, SurfaceConfig
 from search.tablefile import read_table
+from search.worker import make_evaluator, open_study
 
 DATA = Path(os.environ.get("FILTER_SEARCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
 NATS = DATA / "nats_sss_cifar10_90ep.csv"
@@ -234,6 +241,69 @@ def test_nats_is_read_whole(nats):
     assert [int(nats.costs[cost][row]) for cost in ("params", "macs", "activations")] == [316_346, 43_172_480, 196_608]
     assert nats.scores.max() == pytest.approx(0.9365)
     assert nats.accuracies(nats.filters[::1000]) == pytest.approx(nats.scores[::1000, 0])
+
+
+def conduct(folder, **values):
+    """Search and confirmation of a small table study, in this process."""
+    config = StudyConfig.model_validate(
+        {"search": {"trials": 12, "seeds_per_trial": 2}, "confirm": {"looks": [4, 8], "challengers": 2}} | values
+    )
+    plan = make_plan(config)
+    study.create(folder, config, plan.objective.directions, plan.source.fingerprint)
+    storage = open_study(plan, folder)
+    study.enqueue_trials(storage, plan.proposals())
+    workers = InlineWorkers(plan, make_evaluator(plan), storage)
+    launch = Launch(plan, storage, workers, Stop(None), lambda _: None)
+    assert launch.search()
+    launch.confirm()
+    return plan, storage
+
+
+@pytest.mark.parametrize(("best_ratio", "outcome"), [(1.0, "not near-optimal"), (2.0, "near-optimal")])
+def test_the_whole_loop_finds_what_a_surface_plants(tmp_path, monkeypatch, best_ratio, outcome):
+    monkeypatch.setattr("search.run._POLL_SECONDS", 0)
+    table = {"surface": {"best_ratio": best_ratio, "strength": 0.6}, "images": {}, "noise_sd": 0.001}
+    plan, storage = conduct(
+        tmp_path,
+        table=table,
+        filters={"stages": [{"low": 2, "high": 32}] * 3},
+        budgets=["activations <= 500"],
+        rules={"judged": ["doubling"], "compared": ["uniform", "geometric(1.5)", "linear"]},
+    )
+    (finding,) = write_outcome(plan, storage, tmp_path).findings
+    assert finding.verdict.outcome == outcome
+    assert all(each.images is None for each in finding.challengers)
+    report = (tmp_path / "report.html").read_text()
+    assert "a planted surface, best at growth ratio" in report
+    assert "looked up" in report
+    assert "redrawn for every seed" not in report
+
+
+def test_a_study_of_seed_columns_confirms_on_columns_the_search_never_saw(tmp_path, monkeypatch):
+    monkeypatch.setattr("search.run._POLL_SECONDS", 0)
+    rng = np.random.default_rng(0)
+    lines = ["schedule,params," + ",".join(f"s{n}" for n in range(10))]
+    for a, b in product((2, 4, 6, 8), repeat=2):
+        lines.append(f"{a}-{b},{a + b}," + ",".join(f"{0.5 + 0.02 * a + 0.01 * rng.random():.6f}" for _ in range(10)))
+    (tmp_path / "seeds.csv").write_text("\n".join(lines))
+    plan, storage = conduct(
+        tmp_path,
+        table={"path": str(tmp_path / "seeds.csv"), "columns": {"accuracy": [f"s{n}" for n in range(10)]}},
+        filters={"multiple": 2, "stages": [{"low": 2, "high": 8}] * 2},
+        budgets=["params <= 10"],
+        rules={"judged": ["doubling"], "compared": ["uniform", "reverse"]},
+    )
+    runs = {"search": [], "confirm": []}
+    for purpose, found in runs.items():
+        for trial in storage.trials(purpose):
+            found += [(trial.user_attrs["schedule"], run["seed"]) for run in trial.user_attrs["runs"]]
+    searched, confirmed = ({seed for _, seed in runs[purpose]} for purpose in ("search", "confirm"))
+    assert len(searched) == 2
+    assert not searched & confirmed
+    assert len(set(runs["confirm"])) == len(runs["confirm"])
+    (finding,) = write_outcome(plan, storage, tmp_path).findings
+    assert finding.verdict.outcome == "not near-optimal"
+    assert plan.cost_model.costs(finding.best.schedule).known == ("params",)
 
 
 def test_the_table_class_is_shared_by_hand_made_tables():
