@@ -170,7 +170,7 @@ def run(
         )
     elif ended.findings:
         display.show_outcome(ended.findings, ended.standings)
-        display.show_next(where)
+        display.show_next(where, trained=settings.table is None)
 
 
 @app.command(hidden=True)
@@ -211,6 +211,8 @@ def status(
     else:
         counts, best = progress.progress(storage), progress.best_so_far(storage, config.budgets)
         display.show_status(counts, best, standings(storage, config.confirm), config.confirm)
+        if config.table is not None and config.table.exhaustive:
+            typer.echo(f"no trials: all of a table was compared; see {where / 'report.html'}")
 
 
 @app.command()

@@ -7,12 +7,15 @@ either semantic (it decides results; a resume must not change it) or operational
 import hashlib
 import json
 import re
+from operator import attrgetter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
 from search.cost import Budget
 from search.rules import Rule
+from search.section import Section
+from search.tableconfig import TableConfig
 
 LARGEST_FILTERS = 2**40
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -40,12 +43,6 @@ RuleText = Annotated[Rule, PlainValidator(_parse_rule), PlainSerializer(str), _t
 Positive = Annotated[int, Field(ge=1)]
 Look = Annotated[int, Field(ge=1, le=100_000)]
 WorkerCount = Annotated[int, Field(ge=1, le=1024)]
-
-
-class Section(BaseModel):
-    """Frozen; unknown keys and numbers that are not finite are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -276,6 +273,9 @@ class StudyConfig(Section):
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Settles every random choice of the study.")
     data: DataConfig = DataConfig()
+    table: TableConfig | None = Field(
+        None, description="Known accuracies in training's place; data and training then have no use."
+    )
     network: NetworkConfig = NetworkConfig()
     filters: FiltersConfig = FiltersConfig()
     budgets: tuple[BudgetText, ...] = Field(
@@ -303,6 +303,15 @@ class StudyConfig(Section):
         for what, values in (("budgets", self.budgets), ("rules", self.rules.judged + self.rules.compared)):
             if len(set(values)) < len(values):
                 msg = f"{what} names one twice: {', '.join(map(str, values))}; each counts once"
+                raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_what_a_table_leaves_unused(self) -> Self:
+        defaults = type(self).model_construct()
+        for key in self.table.unused() if self.table else ():
+            if attrgetter(key)(self) != attrgetter(key)(defaults):
+                msg = f"{key} has no use beside this table; leave it out"
                 raise ValueError(msg)
         return self
 

@@ -122,7 +122,7 @@ def schema() -> Schema:
     for key, value in StudyConfig().model_dump(mode="json").items():
         root["properties"][key]["default"] = value
         section = _resolve(root["properties"][key], root)
-        for name, field in section.get("properties", {}).items():
+        for name, field in section.get("properties", {}).items() if value is not None else ():
             field["default"] = value[name]  # pydantic leaves rules and budgets there in their parts, not their text
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | root
 
@@ -189,7 +189,9 @@ def _override(tree: dict[str, Any], override: str) -> None:
     for number, part in enumerate(sections, start=1):
         key = _key(place, part, override)
         # An unknown key gets its section, for `parse` to name the nearest known one.
-        place = place.setdefault(key, {}) if isinstance(place, dict) else place[key]
+        if isinstance(place, dict) and place.get(key) is None:
+            place[key] = {}
+        place = place[key]
         if not isinstance(place, dict | list):
             done = ".".join(sections[:number])
             msg = f"--set {override}: {done} is {_shown(place)}, which has no parts; write {done}=VALUE"
@@ -276,16 +278,20 @@ def _known(section: Schema, root: Schema, prefix: str) -> Iterator[str]:
 
 
 def _resolve(fragment: Schema, root: Schema) -> Schema:
+    """What a reference, or one that null may stand for, leads to."""
+    branches = fragment.get("anyOf", ())
+    if [each for each in branches if "$ref" not in each] == [{"type": "null"}] and len(branches) == 2:
+        fragment = branches[0]
     reference: str | None = fragment.get("$ref")
     return root["$defs"][reference.rpartition("/")[2]] if reference else fragment
 
 
 def _allowed(fragment: Schema, root: Schema) -> str:
     """What a schema allows, in words: `a number above 0 and below 0.5`."""
+    if "anyOf" in fragment:
+        return " or ".join(_allowed(branch, root) for branch in fragment["anyOf"])
     fragment = _resolve(fragment, root)
     match fragment:
-        case {"anyOf": branches}:
-            return " or ".join(_allowed(branch, root) for branch in branches)
         case {"const": word}:
             return str(word)
         case {"enum": [*words, last]}:
@@ -321,18 +327,23 @@ def _commented(section: Schema, values: dict[str, Any], root: Schema, indent: st
         inner, value = _resolve(field, root), values[name]
         if not indent:
             yield ""
-        if "properties" in inner:
+        if "properties" in inner and value is not None:
             yield from (*_comment(inner["description"], indent), f"{indent}{name}:")
             yield from _commented(inner, value, root, f"{indent}  ")
             continue
-        items = _resolve(inner.get("items", {}), root)
-        yield from _comment(f"{inner['description']} Allowed: {_allowed(inner, root)}.", indent)
-        for part, entry in items.get("properties", {}).items():
-            yield from _comment(f"{part}: {entry['description']} Allowed: {_allowed(entry, root)}.", f"{indent}", "  ")
+        yield from _comment(_meaning(field, root), indent)
+        parts = inner if "properties" in inner else _resolve(inner.get("items", {}), root)
+        for part, entry in parts.get("properties", {}).items():
+            yield from _comment(f"{part}: {_meaning(entry, root)}", indent, "  ")
         if isinstance(value, list) and value and not isinstance(value[0], int):
             yield from (f"{indent}{name}:", *(f"{indent}  - {flow(entry)}" for entry in value))
         else:
             yield f"{indent}{name}: {flow(value)}"
+
+
+def _meaning(field: Schema, root: Schema) -> str:
+    description = field.get("description") or _resolve(field, root)["description"]
+    return f"{description} Allowed: {_allowed(field, root)}."
 
 
 def _comment(text: str, indent: str, hang: str = "") -> list[str]:

@@ -22,15 +22,18 @@ _MACS_PER_JOB = 10**11  # about a minute of one core at the rate of small networ
 
 
 def fit_surrogate(storage: Storage, seed: int) -> Surrogate | None:
-    """The surrogate over all runs of complete trials; None while they are too few."""
-    filters: list[tuple[int, ...]] = []
-    accuracies: list[float] = []
-    for trial in storage.trials("search", TrialState.COMPLETE):
-        for run in trial.user_attrs["runs"]:
-            filters.append(FilterSchedule.parse(trial.user_attrs["schedule"]).filters)
-            accuracies.append(run["accuracy"])
+    """The surrogate over all runs of complete trials; None while they are too few.
+
+    A schedule's runs with equal seeds are one run: a table's columns come round again.
+    """
+    found = {
+        (FilterSchedule.parse(trial.user_attrs["schedule"]).filters, run["seed"]): run["accuracy"]
+        for trial in storage.trials("search", TrialState.COMPLETE)
+        for run in trial.user_attrs["runs"]
+    }
+    filters = np.array([schedule for schedule, _ in found], np.int64)
     try:
-        return Surrogate.fit(np.array(filters, np.int64), np.array(accuracies), seed)
+        return Surrogate.fit(filters, np.array(list(found.values())), seed)
     except ValueError:
         return None
 
@@ -118,6 +121,8 @@ def runs_per_job(plan: StudyPlan, schedule: FilterSchedule) -> int:
     From the work and not from the clock, so that every launch of a study trains the same runs in one pass: results
     are the same bit for bit only so.
     """
-    epochs, images = plan.config.training.epochs, len(plan.data.labels)
-    macs = 3 * plan.cost_model.costs(schedule).macs * epochs * images  # forward, and backward at twice its cost
+    macs = plan.cost_model.costs(schedule).macs
+    if macs is None or plan.config.table is not None:
+        return _MOST_RUNS_PER_JOB
+    macs *= 3 * plan.config.training.epochs * len(plan.data.labels)  # forward, and backward at twice its cost
     return max(1, min(_MOST_RUNS_PER_JOB, _MACS_PER_JOB // macs))

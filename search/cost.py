@@ -29,7 +29,7 @@ LARGEST_LIMIT = 2**62
 
 @dataclass(frozen=True)
 class Costs:
-    """The costs of one candidate.
+    """The costs of one candidate; None for a cost that a table in training's place does not tell.
 
     Attributes:
         params: Trainable parameters.
@@ -38,13 +38,27 @@ class Costs:
         memory: Predicted peak bytes while training at the study's batch size.
     """
 
-    params: int
-    macs: int
-    activations: int
-    memory: int
+    params: int | None
+    macs: int | None
+    activations: int | None
+    memory: int | None
 
     def __getitem__(self, cost: CostName) -> int:
-        return int(getattr(self, cost))
+        """A cost that is known.
+
+        Raises:
+            ValueError: It is not.
+        """
+        value: int | None = getattr(self, cost)
+        if value is None:
+            msg = f"{cost} is not known here; known are {', '.join(self.known)}"
+            raise ValueError(msg)
+        return value
+
+    @property
+    def known(self) -> tuple[CostName, ...]:
+        """The costs that are known, in the order of `COST_NAMES`."""
+        return tuple(cost for cost in COST_NAMES if getattr(self, cost) is not None)
 
 
 @dataclass(frozen=True, order=True)

@@ -17,13 +17,13 @@ from rich.table import Table
 
 from search.cases import Standing
 from search.config import ConfirmConfig
-from search.cost import COST_NAMES, Budget, amount
+from search.cost import Budget, amount
 from search.data import Splits
 from search.evaluate import OnEpoch
 from search.folder import resume_command
 from search.progress import Best, Progress
 from search.rules import Rule
-from search.wording import counted, percent, price_of_decision, short_budget, weighted_sentence
+from search.wording import counted, percent, price_of_decision, short_budget, table_text, weighted_sentence
 
 if TYPE_CHECKING:  # what trains takes seconds to load, and `status` does not need it
     from search.check import Forecast
@@ -141,26 +141,26 @@ def show_trained(trained: Trained) -> None:
 
 def show_plan(plan: StudyPlan, forecast: Forecast, workers: int) -> None:
     """What `check` found: data, space, rules at every budget, trials, time, and what cannot be resolved."""
-    config, data, space = plan.config, plan.data, plan.space
-    splits = Splits(data.labels, config.data)
-    drawn = splits.train_validation(0)
-    channels, height, width = data.image_shape
-    _print_labelled(
-        "data",
-        f"{data.name}: {len(data.labels):,} images {height}x{width}x{channels}, {data.classes} classes; "
-        f"{len(drawn.training):,} train, {len(drawn.validation):,} validate, {len(splits.test):,} test",
-    )
+    config, space = plan.config, plan.space
+    if config.table is None:
+        _print_labelled("data", _data_text(plan))
+    else:
+        _print_labelled("table", table_text(config.table))
     _print_labelled("space", f"{space.size:,} schedules of {space.stages} stages")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("", "schedule", *COST_NAMES):
+    known = plan.cost_model.costs(space.smallest).known
+    for heading in ("", "schedule", *known):
         table.add_column(heading, justify="left" if heading in ("", "schedule") else "right")
     for what, schedule in (("smallest", space.smallest), ("largest", space.largest)):
         costs = plan.cost_model.costs(schedule)
-        table.add_row(what, str(schedule), *(amount(name, costs[name]) for name in COST_NAMES))
+        table.add_row(what, str(schedule), *(amount(name, costs[name]) for name in known))
     out.print(table)
     _print_labelled("budgets", ", ".join(budget.in_words for budget in config.budgets))
     _print_labelled("rules", "the largest member within each budget and the share of it used; * judged")
     out.print(_rule_table(plan))
+    if plan.exhaustive:
+        _print_labelled("trials", "none: all schedules are compared at their known accuracies")
+        return
     anchors = len(plan.anchors)
     sampled = max(0, config.search.trials - anchors)
     _print_labelled(
@@ -188,10 +188,21 @@ def _print_labelled(label: str, text: str, console: Console = out, style: str = 
     console.print(grid)
 
 
+def _data_text(plan: StudyPlan) -> str:
+    config, data = plan.config, plan.data
+    splits = Splits(data.labels, config.data)
+    drawn = splits.train_validation(0)
+    channels, height, width = data.image_shape
+    return (
+        f"{data.name}: {len(data.labels):,} images {height}x{width}x{channels}, {data.classes} classes; "
+        f"{len(drawn.training):,} train, {len(drawn.validation):,} validate, {len(splits.test):,} test"
+    )
+
+
 def warnings(plan: StudyPlan, forecast: Forecast) -> Iterator[str]:
     """What will run but disappoint."""
     margin = plan.config.confirm.margin
-    if forecast.resolvable_margin > margin:
+    if forecast.resolvable_margin is not None and forecast.resolvable_margin > margin:
         yield (
             f"the test split is too small for a margin of {100 * margin:.2g} points to hold on other images: it "
             f"resolves about {100 * forecast.resolvable_margin:.2g} points; verdicts at this margin speak of this "
@@ -238,8 +249,10 @@ def show_standings(standings: Sequence[Standing], confirm: ConfirmConfig) -> Non
             if each.case.rule == rule:
                 table.add_row(*_standing_cells(each))
         out.print(table)
+    known = all(each.verdict.exact for each in standings)
+    interval = "" if known else f" with its {confirm.confidence:.0%} interval"
     out.print(
-        f"acc.: test accuracy in %; regret in points with its {confirm.confidence:.0%} interval; margin "
+        f"acc.: {'known' if known else 'test'} accuracy in %; regret in points{interval}; margin "
         f"{100 * confirm.margin:.2g} points"
     )
 
@@ -291,10 +304,12 @@ def show_missing(jobs: int) -> None:
     )
 
 
-def show_next(where: Path) -> None:
+def show_next(where: Path, *, trained: bool) -> None:
     """Where the results lie and what to do next."""
     out.print(f"[bold]report[/]   {escape(str(where / 'report.html'))}", soft_wrap=True)
-    if (where / "best").is_dir():
+    if not trained:
+        out.print("[bold]best[/]     no weights to export: a table stood in training's place")
+    elif (where / "best").is_dir():
         out.print(f"[bold]best[/]     {escape(str(where / 'best'))}", soft_wrap=True)
         out.print(f"[bold]next[/]     filter-search train {escape(str(where / 'best'))}/BUDGET", soft_wrap=True)
 

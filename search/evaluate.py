@@ -32,10 +32,12 @@ class Scored:
     """A run that ended with a score, that of its last epoch.
 
     Attributes:
-        seed: What settled initialisation, data order and the training/validation split.
+        seed: What settled initialisation, data order and the training/validation split. Runs of one schedule on one
+            split with equal seeds are one run, however often they were asked for.
         accuracy: Fraction in [0, 1] of the scored split's images classified correctly.
-        loss: Mean cross-entropy on the scored split, in nats.
-        correct: Per image of the scored split, whether it was classified correctly; shape `(n_images,)`.
+        loss: Mean cross-entropy on the scored split, in nats; NaN from a table, which does not tell it.
+        correct: Per image of the scored split, whether it was classified correctly; shape `(n_images,)`. None from a
+            table, which has no images.
         epochs: Epochs trained; fewer than asked for when `on_epoch` stopped the run.
         wall_seconds: Wall time of the pass divided by the seeds trained in it.
         peak_bytes: Peak device memory of the pass over what was allocated before it; None where not measured.
@@ -45,7 +47,7 @@ class Scored:
     seed: int
     accuracy: float
     loss: float
-    correct: NDArray[np.bool_]
+    correct: NDArray[np.bool_] | None
     epochs: int
     wall_seconds: float
     peak_bytes: int | None = None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save
 from scipy.stats import binomtest
 
@@ -82,8 +83,11 @@ def export_best(
         The folders written, in the order of the budgets.
 
     Raises:
+        ConfigError: A table stood in training's place.
         StorageError: A file cannot be written.
     """
+    if plan.config.table is not None:
+        _ = plan.data  # says why there is nothing to export
     written = []
     for budget, best in by_budget(findings.findings).items():
         if interrupted():
@@ -125,14 +129,15 @@ def train_best(best: Path, on_epoch: OnEpoch) -> Trained:
     device = choose_device(config.compute.device)
     evaluate = TrainingEvaluator(config.network, config.training, data, splits, device)
     size = price(config.network, schedule, data.image_shape, data.classes, config.training.batch_size)
-    if size.macs * config.training.batch_size < _MACS_WORTH_THREADS:
+    if size["macs"] * config.training.batch_size < _MACS_WORTH_THREADS:
         torch.set_num_threads(1)
     fidelity = Fidelity(config.training.full_epochs)
     (run,) = evaluate(schedule, [seed], fidelity, "test", on_epoch, keep_weights=True)
     if isinstance(run, Failed):
         msg = f"training {schedule} for {fidelity.epochs} epochs failed: {run.detail}; lower training.learning_rate"
         raise NoTrialError(msg)
-    trained = Trained(schedule, seed, run.epochs, _wilson(run), len(run.correct), best / "trained")
+    assert run.correct is not None  # a training tells it
+    trained = Trained(schedule, seed, run.epochs, _wilson(run.correct), len(run.correct), best / "trained")
     make(trained.folder)
     write_whole(trained.folder / "weights.safetensors", _weights(run))
     command = ["filter-search", "train", str(best)]
@@ -249,10 +254,11 @@ def _weights(run: Scored) -> bytes:
     return save({name: tensor.contiguous().cpu() for name, tensor in run.weights.items()})
 
 
-def _wilson(run: Scored) -> Interval:
+def _wilson(correct: NDArray[np.bool_]) -> Interval:
     """Accuracy with its Wilson interval (1927, doi:10.1080/01621459.1927.10502953) over images drawn independently."""
-    limits = binomtest(int(np.sum(run.correct)), len(run.correct)).proportion_ci(method="wilson")
-    return Interval(run.accuracy, float(limits.low), float(limits.high))
+    found = binomtest(int(np.sum(correct)), len(correct))
+    limits = found.proportion_ci(method="wilson")
+    return Interval(float(found.statistic), float(limits.low), float(limits.high))
 
 
 def _limits(interval: Interval) -> dict[str, float]:

@@ -96,7 +96,7 @@ def confirmation(findings: Findings) -> Figure:
     """
     confirm = findings.plan.config.confirm
     rows = list(_rows(findings.findings))
-    title = question(findings.plan.data.name, [finding.case.rule for finding in findings.findings])
+    title = question(findings.plan.source.name, [finding.case.rule for finding in findings.findings])
     summary = textwrap.wrap(_summary(findings.findings), 100)
     top, bottom = 0.5 + 0.21 * len(summary), 0.98
     height = top + bottom + 0.25 * rows[-1].bottom
@@ -217,10 +217,9 @@ def _draw_scale(axes: Axes, findings: Sequence[Finding], confirm: ConfirmConfig,
     axes.set_ylim(bottom, 0)
     axes.yaxis.set_visible(False)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel(
-        f"test accuracy minus the rule's, in points; grey: within the margin of {number(confirm.margin)}\n"
-        f"lines: limits that hold with {share(confirm.confidence)} confidence over all looks together"
-    )
+    axis = f"accuracy minus the rule's, in points; grey: within the margin of {number(confirm.margin)}"
+    lines = f"lines: limits that hold with {share(confirm.confidence)} confidence over all looks together"
+    axes.set_xlabel(axis if all(finding.verdict.exact for finding in findings) else f"test {axis}\n{lines}")
 
 
 def _limits(findings: Sequence[Finding], margin: float) -> tuple[float, float]:
@@ -266,6 +265,9 @@ def _draw_comparison(figure: Figure, axes: Axes, row: _Row, challenger: Confirme
     if high > right:
         axes.plot(right, row.centre, ">", color=colour, clip_on=False)
     _beside(figure, axes, 0.705, row.centre, _signed(mean), colour)
+    if row.finding.verdict.exact:
+        _beside(figure, axes, 0.985, row.centre, "known", _GREY, "right")
+        return
     _beside(figure, axes, 0.775, row.centre, f"[{_signed(low)}, {_signed(high)}]")
     _beside(figure, axes, 0.985, row.centre, f"{comparison.runs} runs", _GREY, "right")
 

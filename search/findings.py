@@ -73,10 +73,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class BestRatio:
-    """The growth ratio that serves best under one budget, by the surrogate."""
+    """The growth ratio that serves best under one budget.
+
+    Attributes:
+        budget: The budget.
+        interval: Of the ratio: by the surrogate, or of the ratios whose schedules are best alike.
+        exact: Whether it is read off known accuracies, not off the surrogate.
+    """
 
     budget: Budget
     interval: RatioInterval
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,34 +193,43 @@ def _unconfirmed(plan: StudyPlan, case: Case, rng: np.random.Generator) -> NDArr
     return pool
 
 
+def ratio_members(plan: StudyPlan, budget: Budget) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Growth ratios tried under a budget, shape `(n,)`, and their fitted schedules, shape `(n, n_stages)`.
+
+    Ratios without a member within budget and space are left out; nothing grows in a space of one stage.
+    """
+    space = plan.space
+    fits = (
+        (ratio, fit(Rule("geometric", ratio), budget, plan.cost_model, space.stages, space.multiple))
+        for ratio in (_RATIOS if space.stages > 1 else ())
+    )
+    members = [(ratio, fitted.schedule.filters) for ratio, fitted in fits if fitted and fitted.schedule in space]
+    return (
+        np.array([ratio for ratio, _ in members]),
+        np.array([filters for _, filters in members], np.int64).reshape(-1, space.stages),
+    )
+
+
 def _ratios(plan: StudyPlan, surrogate: Surrogate, rng: np.random.Generator) -> list[BestRatio]:
     found = []
     for budget in plan.config.budgets:
-        members = [
-            (ratio, fitted.schedule)
-            for ratio in _RATIOS
-            if (
-                fitted := fit(
-                    Rule("geometric", ratio), budget, plan.cost_model, plan.space.stages, plan.space.multiple
-                )
-            )
-            and fitted.schedule in plan.space
-        ]
-        if len(members) > 1 and plan.space.stages > 1:
-            filters = np.array([schedule.filters for _, schedule in members], np.int64)
-            interval = best_ratio(surrogate, np.array([ratio for ratio, _ in members]), filters, rng)
-            found.append(BestRatio(budget, interval))
+        ratios, filters = ratio_members(plan, budget)
+        if len(ratios) > 1:
+            found.append(BestRatio(budget, best_ratio(surrogate, ratios, filters, rng)))
     return found
 
 
-def _weighted_best(plan: StudyPlan, surrogate: Surrogate, rng: np.random.Generator) -> WeightedBest:
+def _weighted_best(plan: StudyPlan, surrogate: Surrogate, rng: np.random.Generator) -> WeightedBest | None:
+    """None where parameters or memory of a schedule are not known."""
+    if not {"params", "memory"} <= set(plan.objective.reference.known):
+        return None
     pool = np.unique(
         np.concatenate([plan.space.within(budget, plan.cost_model, rng) for budget in plan.config.budgets]), axis=0
     )
     mean, sd = surrogate.predict(pool)
     search, reference = plan.config.search, plan.objective.reference
-    paid = search.params_weight * np.log2(plan.cost_model.table(pool, "params") / reference.params)
-    paid += search.memory_weight * np.log2(plan.cost_model.table(pool, "memory") / reference.memory)
+    paid = search.params_weight * np.log2(plan.cost_model.table(pool, "params") / reference["params"])
+    paid += search.memory_weight * np.log2(plan.cost_model.table(pool, "memory") / reference["memory"])
     best = int(np.argmax(mean - paid))
     schedule = FilterSchedule(tuple(map(int, pool[best])))
     return WeightedBest(

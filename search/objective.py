@@ -44,7 +44,7 @@ class Objective:
             case "weighted":
                 return (self.weighted(accuracy, costs),)
             case "pareto":
-                return (accuracy, float(costs.params), float(costs.memory))
+                return (accuracy, float(costs["params"]), float(costs["memory"]))
 
     def weighted(self, accuracy: float, costs: Costs) -> float:
         """Accuracy minus, for parameters and for memory, the weight times log2 of cost over reference.
@@ -53,8 +53,8 @@ class Objective:
         """
         return (
             accuracy
-            - self.search.params_weight * math.log2(costs.params / self.reference.params)
-            - self.search.memory_weight * math.log2(costs.memory / self.reference.memory)
+            - self.search.params_weight * math.log2(costs["params"] / self.reference["params"])
+            - self.search.memory_weight * math.log2(costs["memory"] / self.reference["memory"])
         )
 
 

@@ -13,12 +13,15 @@ from search.config import StudyConfig
 from search.cost import Budget, CostModel
 from search.data import ImageData, load
 from search.errors import ConfigError
+from search.known import open_table
 from search.networks import check_stages
 from search.objective import Objective
 from search.pricing import fit_cost_model
 from search.rules import Fit, Rule, fit
+from search.schedule import FilterSchedule
 from search.space import Space, no_schedule_message
-from search.study import Proposal
+from search.study import Proposal, Purpose, run_seeds
+from search.table import Columns, TableEvaluator
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class StudyPlan:
 
     Attributes:
         config: The configuration.
-        data: Images, labels and their splits.
+        source: What candidates are scored on: images to train on, or a table in training's place.
         space: What may be sampled.
         cost_model: Prices schedules.
         judged: The rules judged, fitted to every budget.
@@ -35,11 +38,31 @@ class StudyPlan:
     """
 
     config: StudyConfig
-    data: ImageData
+    source: ImageData | TableEvaluator
     space: Space
     cost_model: CostModel
     judged: tuple[Fit, ...]
     compared: tuple[Fit, ...]
+
+    @property
+    def data(self) -> ImageData:
+        """The images, where candidates are trained.
+
+        Raises:
+            ConfigError: A table stands in training's place.
+        """
+        if isinstance(self.source, TableEvaluator):
+            msg = (
+                f"this study looks accuracies up in {self.source.name} and trains nothing, so it has neither images "
+                "nor weights; train a schedule by a study with data in place of table"
+            )
+            raise ConfigError(msg)
+        return self.source
+
+    @property
+    def exhaustive(self) -> bool:
+        """Whether every schedule is compared at its known accuracy, with no trials and no runs."""
+        return self.config.table is not None and self.config.table.exhaustive
 
     @property
     def objective(self) -> Objective:
@@ -59,7 +82,9 @@ class StudyPlan:
         return others
 
     def proposals(self) -> list[Proposal]:
-        """The search's trials: the rules first, then the sampler's, aimed at the budgets in turn."""
+        """The trials: rules first, then the sampler's, aimed at the budgets in turn. An exhaustive table has none."""
+        if self.exhaustive:
+            return []
         trials = self.config.search.trials
         ruled = [
             Proposal(str(fitted.rule), fitted.budget, self.space.params(fitted.schedule)) for fitted in self.anchors
@@ -67,21 +92,28 @@ class StudyPlan:
         sampled = (Proposal(self.config.search.sampler, budget, {}) for budget in cycle(self.config.budgets))
         return [*ruled[:trials], *islice(sampled, max(0, trials - len(ruled)))]
 
+    def seeds(self, purpose: Purpose, schedule: FilterSchedule, first: int, count: int) -> list[int]:
+        """Seeds of runs `first` to `first + count - 1` of a schedule; of a table with several columns, the columns."""
+        if isinstance(self.source, TableEvaluator) and isinstance(self.source.draw, Columns):
+            return self.source.draw.seeds("validation" if purpose == "search" else "test", first, count)
+        return run_seeds(self.config.seed, purpose, schedule, first, count)
+
 
 def make_plan(config: StudyConfig) -> StudyPlan:
     """Work a study out.
 
     Raises:
-        ConfigError: Too many stages for the images, a budget no schedule meets, or a judged rule that has no member
-            within a budget, is alone in it, or needs filters outside the space.
-        DataError: The data cannot be read or split.
+        ConfigError: Too many stages for the images, a budget no schedule meets, a judged rule that has no member
+            within a budget, is alone in it, or needs filters outside the space, or a table that does not answer what
+            is asked.
+        DataError: The data or the table cannot be read or split.
     """
-    data = load(config.data)
     space = Space.of(config.filters)
-    check_stages(space.stages, data.image_shape)
-    cost_model = fit_cost_model(
-        config.network, data.image_shape, data.classes, config.training.batch_size, space.multiple, space.stages
-    )
+    source, cost_model = open_table(config, config.table, space) if config.table else _open_data(config, space)
+    for rule in config.rules.judged + config.rules.compared:
+        if rule.filters and len(rule.filters) != space.stages:
+            msg = f"rule {rule} has {len(rule.filters)} stages, the space {space.stages}; name all stages of it"
+            raise ConfigError(msg)
     smallest = cost_model.costs(space.smallest)
     for budget in config.budgets:
         if not budget.admits(smallest):
@@ -97,26 +129,34 @@ def make_plan(config: StudyConfig) -> StudyPlan:
     ]
     others = [fitted(rule, budget) for rule in config.rules.compared for budget in config.budgets]
     compared = [each for each in others if each is not None and each.schedule in space]
-    plan = StudyPlan(config, data, space, cost_model, tuple(judged), tuple(compared))
+    plan = StudyPlan(config, source, space, cost_model, tuple(judged), tuple(compared))
     for each in judged:
         if not len(plan.rivals(each, np.random.default_rng(0))):
             msg = (
-                f"{each.budget} admits no schedule besides {each.schedule}, the member of rule {each.rule}; raise the "
-                "budget or widen filters.stages"
+                f"{each.budget.in_words} admits no schedule besides {each.schedule}, the member of rule "
+                f"{each.rule}; raise the budget or widen filters.stages"
             )
             raise ConfigError(msg)
     return plan
 
 
+def _open_data(config: StudyConfig, space: Space) -> tuple[ImageData, CostModel]:
+    data = load(config.data)
+    check_stages(space.stages, data.image_shape)
+    return data, fit_cost_model(
+        config.network, data.image_shape, data.classes, config.training.batch_size, space.multiple, space.stages
+    )
+
+
 def _check_judged(rule: Rule, budget: Budget, fitted: Fit | None, space: Space) -> Fit:
     if fitted is None:
-        msg = f"rule {rule} has no member within {budget}; raise the budget or do not judge the rule there"
+        msg = f"rule {rule} has no member within {budget.in_words}; raise the budget or do not judge the rule there"
         raise ConfigError(msg)
     if fitted.schedule not in space:
         ranges = ", ".join(f"{r.low * space.multiple} to {r.high * space.multiple}" for r in space.ranges)
         msg = (
-            f"rule {rule} fitted to {budget} is {fitted.schedule}, outside the stages' ranges ({ranges}); "
-            "widen filters.stages to contain it"
+            f"rule {rule} fitted to {budget.in_words} is {fitted.schedule}, outside the stages' ranges "
+            f"({ranges}); widen filters.stages to contain it"
         )
         raise ConfigError(msg)
     return fitted

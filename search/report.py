@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
 from search import figures, wording
-from search.cost import COST_NAMES, Costs, amount
+from search.cost import CostName, Costs, amount
 from search.data import Splits
 from search.figures import TrialPoint
 from search.findings import Confirmed, Finding, Findings, by_budget
@@ -108,7 +108,7 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
         "progress": progress(storage),
         "environment": _environment(folder),
         "words": wording,
-        "cost_names": COST_NAMES,
+        "cost_names": _known_costs(findings),
     }
     write_whole(folder / "report.html", fill("report.html", values))
     return folder / "report.html"
@@ -137,7 +137,7 @@ def _write_pictures(folder: Path, findings: Findings, trials: Sequence[FrozenTri
             + " ".join(map(wording.ratio_sentence, findings.rule_of_thumb)),
             "Doubling is the dashed line at 2; under a budget whose line misses it, another ratio serves better.",
         )
-    for cost in COST_NAMES if trials else ():
+    for cost in _known_costs(findings) if trials else ():
         shown = [TrialPoint(trial.user_attrs["origin"], costs_of(trial)[cost], accuracy_of(trial)) for trial in trials]
         yield _write_picture(
             folder,
@@ -147,6 +147,10 @@ def _write_pictures(folder: Path, findings: Findings, trials: Sequence[FrozenTri
             "Higher is better, further left is cheaper; the line is the best accuracy seen at each cost, which noise "
             "flatters.",
         )
+
+
+def _known_costs(findings: Findings) -> tuple[CostName, ...]:
+    return findings.plan.objective.reference.known
 
 
 def _write_picture(folder: Path, name: str, figure: Figure, alt: str, reading: str) -> Picture:
@@ -169,9 +173,9 @@ def _card(findings: Findings, finding: Finding) -> Card:
         ("best confirmed", best),
     ]
     if verdict.runs:
-        facts.append(
-            ("regret", f"{wording.range_text(verdict.regret)}, estimate {wording.points(verdict.regret.mean)}")
-        )
+        mean = wording.points(verdict.regret.mean)
+        limits = wording.range_text(verdict.regret)
+        facts.append(("regret", mean if verdict.exact else f"{limits}, estimate {mean}"))
     facts.append(("margin", wording.points(confirm.margin)))
     remarks = (
         wording.price_of_decision(finding),
@@ -208,7 +212,7 @@ def _best_rows(findings: Findings) -> list[BestRow]:
 
 
 def _costs_text(costs: Costs) -> tuple[str, ...]:
-    return tuple(amount(cost, costs[cost]) for cost in COST_NAMES)
+    return tuple(amount(cost, costs[cost]) for cost in costs.known)
 
 
 def _rule_tables(findings: Findings, trials: Sequence[FrozenTrial]) -> list[tuple[str, list[RuleRow]]]:
@@ -261,6 +265,8 @@ def _test_text(confirmed: Confirmed) -> str:
     if confirmed.accuracy is None:
         return ""
     mean, low, high = (100 * value for value in astuple(confirmed.accuracy))
+    if confirmed.runs == 1:
+        return f"{mean:.2f}"
     return f"{mean:.2f} ({low:.2f} to {high:.2f})"
 
 
@@ -270,7 +276,9 @@ def _weighted(findings: Findings) -> str | None:
 
 
 def _splits(findings: Findings) -> dict[str, int]:
-    """Images of each split."""
+    """Images of each split; none of a table."""
+    if findings.plan.config.table is not None:
+        return {}
     splits = Splits(findings.plan.data.labels, findings.plan.config.data)
     drawn = splits.train_validation(0)
     return {"training": len(drawn.training), "validation": len(drawn.validation), "test": len(splits.test)}

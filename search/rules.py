@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
 from search.cost import Budget, CostModel
+from search.errors import ConfigError
 from search.schedule import FilterSchedule
 
-RuleName = Literal["doubling", "geometric", "uniform", "linear", "reverse", "hump", "combinations"]
-_RULE = re.compile(r"([a-z]+)(?:\(([0-9.]+)\))?")
+RuleName = Literal["doubling", "geometric", "uniform", "linear", "reverse", "hump", "combinations", "schedule"]
+_RULE = re.compile(r"([a-z]+)(?:\(([0-9.-]+)\))?")
 LARGEST_BASE = 2.0**41
 BISECTIONS = 60  # resolves the largest base to 2^-19, far below the spacing at which a rounded width changes
 
@@ -26,10 +27,12 @@ class Rule:
     Attributes:
         name: The family.
         parameter: The ratio of `geometric`, the k of `combinations`; None for the others.
+        filters: The one schedule that `schedule(16-32-64)` stands for, whatever the base; None for the others.
     """
 
     name: RuleName
     parameter: float | None = None
+    filters: FilterSchedule | None = None
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -42,9 +45,12 @@ class Rule:
         if not match or match[1] not in get_args(RuleName):
             msg = (
                 f"{text!r} is no rule; write doubling, uniform, linear, reverse, hump, geometric(RATIO) such as "
-                "geometric(2.5), or combinations(K) such as combinations(5)"
+                "geometric(2.5), combinations(K) such as combinations(5), or schedule(FILTERS) such as "
+                "schedule(16-32-64)"
             )
             raise ValueError(msg)
+        if match[1] == "schedule":
+            return cls("schedule", filters=_literal(text, match[2] or ""))
         try:
             parameter = float(match[2]) if match[2] else None
         except ValueError:
@@ -69,6 +75,8 @@ class Rule:
             raise ValueError(msg)
 
     def __str__(self) -> str:
+        if self.filters is not None:
+            return f"{self.name}({self.filters})"
         if self.parameter is None:
             return self.name
         whole = self.parameter == int(self.parameter)
@@ -77,6 +85,8 @@ class Rule:
     def widths(self, base: float, stages: int) -> list[float]:
         """Filters of each stage at base `base`, before rounding to a multiple; shape `(stages,)`."""
         match self.name:
+            case "schedule":
+                return [float(filters) for filters in self.filters.filters] if self.filters else []
             case "doubling":
                 return [base * 2.0**i for i in range(stages)]
             case "geometric":
@@ -94,7 +104,12 @@ class Rule:
                 return [float(first)] + [_combinations(first, int(self.parameter or 1))] * (stages - 1)
 
     def schedule(self, base: float, stages: int, multiple: int) -> FilterSchedule:
-        """The rule's member at base `base`, each stage rounded to a multiple and at least one."""
+        """The rule's member at base `base`, each stage rounded to a multiple and at least one.
+
+        A literal schedule is its own only member, as it stands.
+        """
+        if self.filters is not None:
+            return self.filters
         return FilterSchedule(tuple(round_to_multiple(width, multiple) for width in self.widths(base, stages)))
 
 
@@ -154,6 +169,14 @@ def fit(rule: Rule, budget: Budget, cost_model: CostModel, stages: int, multiple
     if schedule is None:
         return None
     return Fit(rule, budget, schedule, cost_model.costs(schedule)[budget.cost] / budget.limit)
+
+
+def _literal(text: str, schedule: str) -> FilterSchedule:
+    try:
+        return FilterSchedule.parse(schedule)
+    except ConfigError as error:
+        msg = f"{text!r} is no rule; {error}"
+        raise ValueError(msg) from None
 
 
 def _combinations(features: int, largest: int) -> float:

@@ -21,6 +21,7 @@ from search.cases import Standing, standings, store_cases, stored_cases
 from search.config import StudyConfig
 from search.confirm import choose_cases, enqueue_next, fit_surrogate
 from search.errors import ConfigError, InterruptedStudyError, NoTrialError
+from search.exact import exact_findings, exact_standings
 from search.export import export_best, is_exported
 from search.findings import Findings, conclude
 from search.launch import LocalWorkers
@@ -113,19 +114,22 @@ def run_study(
             folder.write_json(where / "environment.json", written)
         configfile.write(plan.config, where / "config.yaml")
         before = progress(storage)
-        with LocalWorkers(where, workers, lock) as local:
-            launch = Launch(plan, storage, local, stop, show)
-            try:
-                if launch.search() and launch.confirm():
-                    launch.probe()
-            finally:
-                launch.drain()
-                write_records(where, storage)
+        if not plan.exhaustive:
+            with LocalWorkers(where, workers, lock) as local:
+                try:
+                    Launch(plan, storage, local, stop, show).carry_out()
+                finally:
+                    write_records(where, storage)
         findings = write_outcome(plan, storage, where)
-        if findings is not None and not (progress(storage) == before and is_exported(findings, where)):
+        complete = findings and progress(storage) == before and is_exported(findings, where)
+        if findings and not complete and plan.config.table is None:  # which has no weights
             torch.set_num_threads(1)  # as in a worker: on networks this small a second thread costs time
             export_best(plan, findings, where, make_evaluator(plan), interrupted=lambda: stop.signal is not None)
-        ended = Ended(findings, standings(storage, plan.config.confirm), progress(storage), stop.heeded)
+        if findings and plan.exhaustive:
+            standing = exact_standings(findings)
+        else:
+            standing = standings(storage, plan.config.confirm)
+        ended = Ended(findings, standing, progress(storage), stop.heeded)
     if stop.signal is not None:
         msg = "stopped after finishing what was running; everything finished is kept, --resume goes on"
         raise InterruptedStudyError(msg, stop.signal)
@@ -139,9 +143,9 @@ def write_outcome(plan: StudyPlan, storage: Storage, where: Path) -> Findings | 
         None while the search goes on.
     """
     write_records(where, storage)
-    if stored_cases(storage) is None:
+    if stored_cases(storage) is None and not plan.exhaustive:
         return None
-    findings = conclude(plan, storage)
+    findings = exact_findings(plan) if plan.exhaustive else conclude(plan, storage)
     write_verdict(where, findings)
     write_report(where, findings, storage)
     return findings
@@ -180,7 +184,7 @@ def check_same(plan: StudyPlan, storage: Storage, where: Path) -> None:
     """
     attrs = storage.search.user_attrs
     configfile.refuse_another(attrs["config"], plan.config, where)
-    if attrs["data"] != plan.data.fingerprint:
+    if attrs["data"] != plan.source.fingerprint:
         msg = f"the study in {where} was made on other data; give another folder with --out"
         raise ConfigError(msg)
 
@@ -190,7 +194,7 @@ def _open(plan: StudyPlan, where: Path) -> Storage:
     if (where / "study.db").exists():
         storage = study.load(where, plan.config.name)
     else:
-        storage = study.create(where, plan.config, plan.objective.directions, plan.data.fingerprint)
+        storage = study.create(where, plan.config, plan.objective.directions, plan.source.fingerprint)
     for purpose in study.PURPOSES:
         storage.release(purpose, None, "interrupted")
     study.enqueue_missing(storage, plan.proposals())
@@ -223,6 +227,14 @@ class Launch:
     workers: Workers
     stop: Stop
     show: Callable[[Progress], None]
+
+    def carry_out(self) -> None:
+        """Search, confirm and probe, then let the workers end; whatever stops it, nothing is left running."""
+        try:
+            if self.search() and self.confirm():
+                self.probe()
+        finally:
+            self.drain()
 
     def search(self) -> bool:
         """Carry the search out; False when it was stopped.

@@ -94,7 +94,9 @@ class FidelityCheck:
 
 
 def probes(plan: StudyPlan, storage: Storage) -> list[Probe]:
-    """All probes that the configuration asks for, given how the confirmation ended."""
+    """All probes that the configuration asks for, given how the confirmation ended; a table has none to offer."""
+    if plan.config.table is not None:
+        return []
     stood = [standing for standing in standings(storage, plan.config.confirm) if standing.verdict.comparisons]
     wanted = [
         probe

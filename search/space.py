@@ -18,7 +18,8 @@ from search.errors import ConfigError
 from search.rules import BISECTIONS, LARGEST_BASE, largest_within, round_to_multiple
 from search.schedule import FilterSchedule
 
-_LARGEST_ENUMERATION = 300_000
+LARGEST_ENUMERATION = 300_000
+"""Schedules of a space that are looked at one by one; of a larger one, a random share."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Space:
         bounded = [min(r.high, self._most(stage, budget, cost_model)) for stage, r in enumerate(self.ranges)]
         if any(high < r.low for high, r in zip(bounded, self.ranges, strict=True)):
             return np.empty((0, self.stages), np.int64)
-        if math.prod(high - r.low + 1 for high, r in zip(bounded, self.ranges, strict=True)) <= _LARGEST_ENUMERATION:
+        if math.prod(high - r.low + 1 for high, r in zip(bounded, self.ranges, strict=True)) <= LARGEST_ENUMERATION:
             axes = [np.arange(r.low, high + 1) for high, r in zip(bounded, self.ranges, strict=True)]
             grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, self.stages) * self.multiple
             return np.asarray(grid[cost_model.table(grid, budget.cost) <= budget.limit])

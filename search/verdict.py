@@ -133,6 +133,11 @@ class Verdict:
     next_look: int | None
     runs_to_decide: int | None
 
+    @property
+    def exact(self) -> bool:
+        """Whether it rests on known accuracies, one each, and not on runs; planned looks start at 2."""
+        return self.runs == 1
+
 
 def decide(
     rule_scores: NDArray[np.float64], challengers: Mapping[str, NDArray[np.float64]], margin: float, plan: Plan

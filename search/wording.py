@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from search.config import ConfirmConfig
 from search.cost import Budget, CostName, amount, exact_amount
 from search.rules import Rule
+from search.tableconfig import TableConfig
 from search.verdict import Interval, Outcome
 
 if TYPE_CHECKING:  # its values are described, not made; loading what makes them takes seconds
@@ -74,6 +75,8 @@ def accuracy_text(confirmed: Confirmed) -> str:
     if confirmed.accuracy is None:
         return f"not known yet ({counted(confirmed.runs, 'run')})"
     interval = confirmed.accuracy
+    if confirmed.runs == 1:  # one run has no interval, so this accuracy is known
+        return f"{percent(interval.mean)} (known)"
     return f"{percent(interval.mean)} ({100 * interval.low:.2f} to {100 * interval.high:.2f}, {confirmed.runs} runs)"
 
 
@@ -113,6 +116,8 @@ def answer(findings: Sequence[Finding]) -> str:
 
 def headline(finding: Finding, confirm: ConfirmConfig) -> str:
     """The verdict in two sentences: what was decided, and how sure that is."""
+    if finding.verdict.exact:
+        return _exact(finding, confirm)
     match finding.verdict.outcome:
         case "not near-optimal":
             return _not_near_optimal(finding, confirm)
@@ -120,6 +125,19 @@ def headline(finding: Finding, confirm: ConfirmConfig) -> str:
             return _near_optimal(finding, confirm)
         case "undecided":
             return _undecided(finding, confirm)
+
+
+def _exact(finding: Finding, confirm: ConfirmConfig) -> str:
+    rule, verdict, case = finding.case.rule, finding.verdict, finding.case
+    opening = f"Within {budget_text(case.budget)}, {rule} is {verdict.outcome}"
+    if verdict.best is None:
+        return f"{opening}: no schedule of the table is more accurate than its {case.schedule}."
+    side = "more" if verdict.outcome == "not near-optimal" else "no more"
+    return (
+        f"{opening}: of all schedules of the table {verdict.best} is most accurate, by {points(verdict.regret.mean)} "
+        f"over {rule}'s {case.schedule}. That is {side} than the {points(confirm.margin)} one is willing to call "
+        "nothing, and it is known, not estimated."
+    )
 
 
 def _not_near_optimal(finding: Finding, confirm: ConfirmConfig) -> str:
@@ -223,6 +241,8 @@ def image_sentence(finding: Finding, confirm: ConfirmConfig) -> str | None:
 
 def unexplored_sentence(finding: Finding, confirm: ConfirmConfig) -> str:
     """How likely something better was never confirmed."""
+    if finding.verdict.exact:
+        return "Every schedule of the table within the budget was compared."
     if finding.unexplored_probability is None:
         return "Too few trials for a model of the schedules that were not confirmed."
     return (
@@ -241,6 +261,12 @@ def ratio_sentence(best: BestRatio) -> str:
     interval = best.interval
     limits = f"{ratio(interval.low)} to {ratio(interval.high)}"
     inside = "inside" if interval.low <= 2 <= interval.high else "outside"
+    if best.exact:
+        alike = f", as does any from {limits}" if interval.low < interval.high else ""
+        return (
+            f"Within {budget_text(best.budget)}, filters growing by a factor of {ratio(interval.ratio)} from stage "
+            f"to stage serve best{alike}."
+        )
     return (
         f"Within {budget_text(best.budget)}, filters growing by a factor of {ratio(interval.ratio)} from stage "
         f"to stage serve best (95 % interval {limits}); doubling, 2, lies {inside}."
@@ -249,7 +275,7 @@ def ratio_sentence(best: BestRatio) -> str:
 
 def weighted_sentence(best: WeightedBest, params_weight: float, memory_weight: float) -> str:
     """The weighted objective's best schedule, and what the weights mean."""
-    costs = f"{amount('params', best.costs.params)} parameters, {amount('memory', best.costs.memory)}"
+    costs = f"{amount('params', best.costs['params'])} parameters, {amount('memory', best.costs['memory'])}"
     return (
         f"Paying {points(params_weight)} of accuracy for halving the parameters and {points(memory_weight)} for "
         f"halving the training memory, {best.schedule} is worth most ({costs}), at an estimated validation accuracy "
@@ -265,7 +291,27 @@ def question(study: str, rules: Sequence[Rule]) -> str:
 
 def origin_text(origin: str) -> str:
     """Where a schedule comes from: a rule's name as it stands, else what proposed it."""
-    return {"surrogate": "model's pick", "band": "sampled", "tpe": "sampled"}.get(origin, origin)
+    return {"surrogate": "model's pick", "table": "best of all", "band": "sampled", "tpe": "sampled"}.get(
+        origin, origin
+    )
+
+
+def table_text(table: TableConfig) -> str:
+    """What stands in training's place, and what a run of it is."""
+    if table.surface is not None:
+        planted = table.surface
+        source = (
+            f"a planted surface, best at growth ratio {ratio(planted.best_ratio)} (strength {planted.strength:g}, "
+            f"size gain {planted.size_gain:g}, accuracy {percent(planted.accuracy)})"
+        )
+    else:
+        source = str(table.path)
+    if table.exhaustive:
+        return f"{source}; all of it is compared, without noise"
+    if table.noise_sd is None:
+        return f"{source}; runs are its {len(table.columns.accuracy)} accuracy columns"
+    spread = f", unequal by a factor of {table.noise_spread:g} either way" if table.noise_spread > 1 else ""
+    return f"{source}; runs are its accuracies with noise of sd {points(table.noise_sd)}{spread}"
 
 
 def _trimmed(value: float) -> str:

@@ -25,14 +25,17 @@ from search.objective import excess
 from search.plan import StudyPlan, make_plan
 from search.samplers import make_sampler
 from search.schedule import FilterSchedule
-from search.study import PURPOSES, Probe, Purpose, Storage, load, pack_counts, record, run_seeds
+from search.study import PURPOSES, Probe, Purpose, Storage, load, pack_counts, record
+from search.table import TableEvaluator
 from search.training import TrainingEvaluator, choose_device
 
 _IDLE_SECONDS = 0.05
 
 
 def make_evaluator(plan: StudyPlan) -> Evaluate:
-    """What trains this study's candidates."""
+    """What trains this study's candidates, or looks them up."""
+    if isinstance(plan.source, TableEvaluator):
+        return plan.source
     config = plan.config
     splits = Splits(plan.data.labels, config.data)
     return TrainingEvaluator(config.network, config.training, plan.data, splits, choose_device(config.compute.device))
@@ -101,7 +104,7 @@ def _try_candidate(plan: StudyPlan, evaluate: Evaluate, storage: Storage, trial:
         trial.set_user_attr("costs", asdict(costs))
         trial.set_user_attr("schedule", str(schedule))
     count = config.search.seeds_per_trial
-    seeds = run_seeds(config.seed, "search", schedule, trial.user_attrs["proposal"] * count, count)
+    seeds = plan.seeds("search", schedule, trial.user_attrs["proposal"] * count, count)
     runs = evaluate(schedule, seeds, Fidelity(config.training.epochs), "validation")
     trial.set_user_attr("runs", [record(run) for run in runs])
     failures = [run for run in runs if isinstance(run, Failed)]
@@ -117,17 +120,17 @@ def _try_candidate(plan: StudyPlan, evaluate: Evaluate, storage: Storage, trial:
 def _confirm(plan: StudyPlan, evaluate: Evaluate, storage: Storage, job: Trial) -> None:
     config = plan.config
     schedule = FilterSchedule.parse(job.user_attrs["schedule"])
-    seeds = run_seeds(config.seed, "confirm", schedule, job.user_attrs["first"], job.user_attrs["count"])
+    seeds = plan.seeds("confirm", schedule, job.user_attrs["first"], job.user_attrs["count"])
     runs = evaluate(schedule, seeds, Fidelity(config.training.epochs), "test")
-    scored = [run for run in runs if isinstance(run, Scored)]
-    if scored:
-        job.set_user_attr("correct", pack_counts(np.sum([run.correct for run in scored], axis=0, dtype=np.uint16)))
+    correct = [run.correct for run in runs if isinstance(run, Scored) and run.correct is not None]
+    if correct:
+        job.set_user_attr("correct", pack_counts(np.sum(correct, axis=0, dtype=np.uint16)))
     _tell(storage.confirm, job, runs)
 
 
 def _probe(plan: StudyPlan, evaluate: Evaluate, storage: Storage, job: Trial) -> None:
     probe = Probe.of(job)
-    seeds = run_seeds(plan.config.seed, "probe", probe.schedule, probe.first, probe.count)
+    seeds = plan.seeds("probe", probe.schedule, probe.first, probe.count)
     fidelity = Fidelity(probe.epochs, probe.learning_rate_factor)
     _tell(storage.probe, job, evaluate(probe.schedule, seeds, fidelity, probe.split))
 

@@ -138,3 +138,44 @@ def test_training_images_remain():
 def test_budgets_and_rules_are_read_and_differ(change, message):
     with pytest.raises(ValidationError, match=message):
         StudyConfig.model_validate(change)
+
+
+SURFACE = {"surface": {}, "images": {}, "noise_sd": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({}, "give one of path and surface"),
+        ({"path": "a.csv", "surface": {}, "noise_sd": 0.0}, "give one of path and surface"),
+        ({"path": "a.csv"}, "one accuracy for each schedule needs noise_sd"),
+        ({"surface": {}, "noise_sd": 0.0}, "a surface needs images to price its schedules for"),
+        (SURFACE | {"percent": True}, "a surface has no file; leave columns and percent out"),
+        (SURFACE | {"exhaustive": True}, "exhaustive looks at no runs, so noise_sd and noise_spread have no use"),
+        (
+            {"path": "a.csv", "columns": {"accuracy": ["a", "b"]}, "noise_sd": 0.1},
+            "several accuracy columns are the runs, so noise_sd",
+        ),
+        ({"path": "a.csv", "noise_sd": 0.0, "columns": {"macs": "params"}}, "columns names one twice"),
+    ],
+)
+def test_a_table_that_contradicts_itself_is_refused(table, message):
+    with pytest.raises(ValidationError, match=message):
+        StudyConfig.model_validate({"table": table})
+
+
+@pytest.mark.parametrize(
+    ("table", "values", "key"),
+    [
+        (SURFACE, {"training": {"epochs": 3}}, "training"),
+        (SURFACE, {"data": {"split_seed": 3}}, "data"),
+        (SURFACE, {"soundness": {"learning_rate_runs": 4}}, "soundness"),
+        ({"path": "a.csv", "noise_sd": 0.0}, {"network": {"blocks_per_stage": 2}}, "network"),
+        ({"path": "a.csv", "exhaustive": True}, {"search": {"trials": 3}}, "search"),
+        ({"path": "a.csv", "exhaustive": True}, {"confirm": {"looks": [3]}}, "confirm.looks"),
+    ],
+)
+def test_what_a_table_leaves_unused_is_refused(table, values, key):
+    with pytest.raises(ValidationError, match=f"{key} has no use beside this table; leave it out"):
+        StudyConfig.model_validate({"table": table} | values)
+    assert StudyConfig.model_validate({"table": table}).table is not None

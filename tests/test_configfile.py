@@ -318,3 +318,15 @@ def attributes_read(folder: Path) -> Iterator[str]:
 def test_every_field_is_read():
     unread = (field_names(StudyConfig) | field_names(StageConfig)) - set(attributes_read(ROOT / "search"))
     assert not unread
+
+
+def test_an_override_reaches_into_a_section_that_was_null(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("table: {surface: {best_ratio: 1.0}, images: {}, noise_sd: 0.0}")
+    config = configfile.read(path, ["table.surface.strength=0.5", "table.noise_spread=2.0"])
+    assert (config.table.surface.strength, config.table.surface.best_ratio) == (0.5, 1.0)
+    path.write_text("name: bare")
+    config = configfile.read(path, ["table={path: a.csv, noise_sd: 0.0}"])
+    assert configfile.difference(StudyConfig(name="bare"), config)[0].startswith("table: null -> {path: a.csv")
+    with pytest.raises(ConfigError, match=r"table.pth is no known key.*Did you mean table.path\?"):
+        configfile.read(path, ["table.pth=a.csv"])

@@ -198,3 +198,16 @@ def test_any_growing_family_can_be_fitted():
 
     assert largest_within(member, Budget("params", 101), SumOfSquares()) == FilterSchedule((10, 1))
     assert largest_within(member, Budget("params", 1), SumOfSquares()) is None
+
+
+def test_a_literal_schedule_is_its_own_only_member():
+    rule = Rule.parse("schedule(5-4-3)")
+    assert str(rule) == "schedule(5-4-3)"
+    assert Rule.parse(str(rule)) == rule
+    schedule = FilterSchedule((5, 4, 3))
+    assert {rule.schedule(base, 3, 8) for base in (0.0, 1.0, 1e9)} == {schedule}
+    assert fit(rule, Budget("params", 51), SumOfSquares(), 3, 1).budget_used == 50 / 51
+    assert fit(rule, Budget("params", 49), SumOfSquares(), 3, 1) is None
+    for text in ("schedule", "schedule()", "schedule(5-)", "schedule(0-1)"):
+        with pytest.raises(ValueError, match="is no rule"):
+            Rule.parse(text)
