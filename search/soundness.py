@@ -157,11 +157,11 @@ def sensitivities(plan: StudyPlan, storage: Storage) -> list[Sensitivity]:
         if not standing.verdict.comparisons:
             continue
         rival, wanted = rival_of(standing), plan.config.soundness.learning_rate_runs
-        runs = {1.0: (confirmed[standing.case.schedule], confirmed[rival])}
+        runs = {1.0: (confirmed.get(standing.case.schedule, _NONE), confirmed.get(rival, _NONE))}
         for factor in LEARNING_RATE_FACTORS:
             key = ("test", plan.config.training.epochs, factor)
             runs[factor] = (probed.get((standing.case.schedule, *key), _NONE), probed.get((rival, *key), _NONE))
-        if wanted and all(len(arm) >= wanted for factor in LEARNING_RATE_FACTORS for arm in runs[factor]):
+        if wanted and all(len(arm) >= min(wanted, 2) for pair in runs.values() for arm in pair):
             at = tuple(
                 AtLearningRate(factor, difference(*runs[factor], plan.config.confirm.confidence), len(runs[factor][0]))
                 for factor in sorted(runs)
