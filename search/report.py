@@ -217,10 +217,11 @@ def _costs_text(costs: Costs) -> tuple[str, ...]:
 
 def _rule_tables(findings: Findings, trials: Sequence[FrozenTrial]) -> list[tuple[str, list[RuleRow]]]:
     """For every budget its rules, best validation accuracy first."""
-    scores: dict[FilterSchedule, list[float]] = defaultdict(list)
+    runs: dict[FilterSchedule, dict[int, float]] = defaultdict(dict)  # equal seeds are one run
     for trial in trials:
-        runs = trial.user_attrs["runs"]
-        scores[FilterSchedule.parse(trial.user_attrs["schedule"])] += [run["accuracy"] for run in runs]
+        schedule = FilterSchedule.parse(trial.user_attrs["schedule"])
+        runs[schedule] |= {run["seed"]: run["accuracy"] for run in trial.user_attrs["runs"]}
+    scores = {schedule: list(known.values()) for schedule, known in runs.items()}
     confirmed = {
         (finding.case.budget, each.schedule): each
         for finding in findings.findings

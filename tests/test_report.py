@@ -120,7 +120,7 @@ def test_what_a_user_wrote_is_text_and_never_markup(findings, storage_of_plan, t
     config = findings.plan.config.model_copy(update={"question": hostile, "name": hostile})
     data = replace(findings.plan.data, name=hostile)
     (tmp_path / "environment.json").write_text(json.dumps({"command": hostile}))
-    plan = replace(findings.plan, config=config, data=data)
+    plan = replace(findings.plan, config=config, source=data)
     page = _Page(write_report(tmp_path, replace(findings, plan=plan), storage_of_plan).read_text())
     assert page.faults == []
     assert page.all("script") == []
