@@ -1,8 +1,8 @@
 """Simulated confirmations whose true regret is known: scores of a rule and its challengers, as test splits give them.
 
 Owns the truths that calibration is measured on, and which verdicts are wrong of them. Scores are accuracies on a
-finite test split: normal over seeds, rounded to whole images and clipped at 1, with the true mean being that of what is
-drawn, after rounding and clipping.
+finite test split: normal over seeds, rounded to whole images and clipped at 1. A true mean is that of what is drawn,
+after rounding and clipping.
 """
 
 import math

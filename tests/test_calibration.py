@@ -192,9 +192,11 @@ def test_the_kept_cells_are_those_of_the_acceptance():
     assert faults(cells(), rows) == []
 
 
-@pytest.mark.parametrize("number", [0, 100])
-def test_a_kept_cell_is_measured_again(number):
-    cell, row = cells()[number], kept("cells")[number]
+@pytest.mark.parametrize("cell", [Cell(1, 0.5, 1, 1, 1, "alike"), Cell(2, 1.0, 1, 2, 2, "hopeless")])
+def test_a_kept_cell_is_measured_again(cell):
+    """Else run `make calibration`. A few counts may differ by the last bits of another NumPy or SciPy."""
+    number = cells().index(cell)
+    row = kept("cells")[number]
     again = tally(cell, SIMULATIONS, np.random.default_rng([SEED, number]), len(cells()))
     assert {key: again[key] for key in row} == pytest.approx(row, abs=3)
 
