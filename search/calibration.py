@@ -224,6 +224,7 @@ def page(tables: Mapping[str, Sequence[Row]], found: Sequence[str], made: str) -
         faults=found,
         made=made,
         worst=max(_share(row, "wrong") for row in every),
+        worst_side=max(max(_wrong_sides(row)) for row in every),
         least=min(1 - _share(row, "undecided") for row in must),
         alpha=ALPHA,
         decided=DECIDED,
@@ -245,6 +246,12 @@ def _percent(share: float) -> str:
 
 def _share(row: Row, column: str) -> float:
     return float(row[column] / row["simulations"])
+
+
+def _wrong_sides(row: Row) -> tuple[float, float]:
+    """Shares of wrong `near-optimal` and wrong `not near-optimal` verdicts."""
+    near, not_near = _share(row, "near_optimal"), _share(row, "not_near_optimal")
+    return near * (row["regret"] >= 1), not_near * (row["regret"] <= 1)
 
 
 def _summary(rows: Sequence[Row], by: str) -> str:
