@@ -24,7 +24,8 @@ class Plan:
 
     Attributes:
         looks: Runs per schedule at each look, rising, the first at least 2.
-        confidence: One minus alpha, in (0, 1); each of the two wrong verdicts has probability at most alpha / 2.
+        confidence: One minus alpha, in (0, 1); each of the two wrong verdicts has probability at most alpha / 2
+            where scores are normal (what `calibration` measured: studies/calibration).
         challengers: K, the most challengers ever compared with the rule under this plan.
 
     Raises:

@@ -127,9 +127,9 @@ def decide(
     as a score, such as 0; left out, it would make its arm look better than it is.
 
     Assumes runs that are independent, with means nearly normal; how far that carries is measured by `calibration`. It
-    misleads when runs collapse so rarely that n of them show none, when challengers were picked by their scores on
-    this test split, and as a statement about other data: it is about training seeds, given the data and its split.
-    The mean regret is the largest of several noisy differences, thus somewhat too large; its interval is not.
+    misleads when one arm's runs collapse so rarely that n of them show none, when challengers were picked by their
+    scores on this test split, and as a statement about other data: it is about training seeds, given the data and its
+    split. The mean regret is the largest of several noisy differences, thus somewhat too large; its interval is not.
 
     Args:
         rule_scores: Accuracy of the rule's runs in seed order, fractions; shape `(n_runs,)`.
