@@ -6,14 +6,17 @@ BIN := .venv/bin
 STUDY := studies/digits-mine
 
 .DEFAULT_GOAL := help
-.PHONY: help search setup test test-all check lint clean
+.PHONY: help search calibration setup test test-all check lint clean
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Another interpreter than python3: make PYTHON=python3.12 ..."
 
 search: setup ## Run the digits study, search to verdict, or go on where it stopped
 	$(BIN)/filter-search run configs/digits.yaml --out $(STUDY) --resume
+
+calibration: setup ## Measure how often verdicts err, into studies/calibration
+	$(BIN)/python -m search.calibration
 
 setup: .venv/.installed ## Set up the environment in .venv
 

@@ -16,10 +16,11 @@ from optuna.trial import TrialState
 
 from search.config import ConfirmConfig
 from search.cost import Budget
+from search.looks import Plan
 from search.rules import Rule
 from search.schedule import FilterSchedule
 from search.study import Storage, unpack_counts
-from search.verdict import Plan, Verdict, decide
+from search.verdict import Verdict, decide
 
 Scores = Mapping[FilterSchedule, NDArray[np.float64]]
 

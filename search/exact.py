@@ -103,6 +103,7 @@ def _verdict(truth: Truth, case: Case, margin: float) -> Verdict:
         unsettled=tuple(sorted(name for name, gain in gains.items() if gain > margin)),
         next_look=None,
         runs_to_decide=None,
+        chance_per_run=None,
     )
 
 

@@ -4,7 +4,8 @@ Pages of HTML escape every value, so what a user wrote is text and never markup;
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -13,14 +14,19 @@ _SCHEDULE = re.compile(r"[0-9]+(?:-[0-9]+)+")
 _BEFORE_UNIT = re.compile(r"(?<=[0-9]) (?=(?:%|B|KiB|MiB|GiB)(?![A-Za-z]))")
 
 
-def fill(template: str, values: Mapping[str, object]) -> str:
+def fill(
+    template: str, values: Mapping[str, object], filters: Mapping[str, Callable[..., str]] = MappingProxyType({})
+) -> str:
     """A template of `templates/`, filled.
 
     Args:
         template: Its file name without `.jinja`.
         values: By the names the template has for them; one that is missing is an error.
+        filters: Its own besides those every template has.
     """
-    return _ENVIRONMENT.get_template(f"{template}.jinja").render(values)
+    environment = _ENVIRONMENT.overlay()
+    environment.filters = _ENVIRONMENT.filters | dict(filters)
+    return environment.get_template(f"{template}.jinja").render(values)
 
 
 def _keep_together(text: str) -> Markup:

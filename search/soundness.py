@@ -150,7 +150,7 @@ def _in_jobs(
 
 
 def sensitivities(plan: StudyPlan, storage: Storage) -> list[Sensitivity]:
-    """Every case at other learning rates; only those with a complete set of probes."""
+    """Every case at other learning rates, where either side has at least two runs at each."""
     confirmed, probed = scores(storage), _accuracies(storage)
     found = []
     for standing in standings(storage, plan.config.confirm):

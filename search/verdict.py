@@ -1,20 +1,24 @@
 """Is a rule near-optimal? The decision, and the intervals published beside it.
 
-Owns all statistics of confirmation: planned looks, Welch limits, the three verdicts, the regret interval and the
-bootstrap over test images. Pure arithmetic on scores: it must not know schedules, training or storage.
+Owns the three verdicts, the regret interval, which case's next look comes first, and the bootstrap over test images;
+the looks and their limits are in `looks`, the forecast in `outlook`. Pure arithmetic on scores: it must not know
+schedules, training or storage.
 
 Two errors are bounded, each by half of alpha = 1 - confidence, over the whole sequence of looks: `near-optimal` for a
 rule whose regret exceeds the margin, and `not near-optimal` for one whose regret does not.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
+
+from search import outlook
+from search.looks import Plan, Replay, check_confidence, replay, variance_floor
 
 Outcome = Literal["near-optimal", "not near-optimal", "undecided"]
 
@@ -24,10 +28,6 @@ IMAGE_DIFFERENCE_SD = 0.05
 Measured on digits (539 test images, 64 seeds, five pairs of schedules of like cost): 0.014 to 0.028; doubled here
 because schedules disagree on more images of harder data.
 """
-
-_SAME_SCORE = 1e-7  # nearer scores are one score: below one image in ten million, above the rounding of float32
-_LIKELY = 0.8  # the chance that `runs_to_decide` promises, the usual power of a planned trial
-_FARTHEST_ESTIMATE = 100  # times the last look; beyond it an estimate from the present means is fiction
 
 
 @dataclass(frozen=True)
@@ -46,46 +46,6 @@ class Interval:
         if not self.low <= self.high:
             msg = f"an interval needs low <= high, not low {self.low} and high {self.high}"
             raise ValueError(msg)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """When a verdict is looked at and how sure it must be; fixed before the first confirmation run.
-
-    Attributes:
-        looks: Runs per schedule at each look, rising, the first at least 2.
-        confidence: One minus alpha, in (0, 1); each of the two wrong verdicts has probability at most alpha / 2.
-        challengers: K, the most challengers ever compared with the rule under this plan.
-
-    Raises:
-        ValueError: Looks that do not rise or start below 2, or a number out of its range.
-    """
-
-    looks: tuple[int, ...]
-    confidence: float
-    challengers: int
-
-    def __post_init__(self) -> None:
-        rising = all(a < b for a, b in zip(self.looks, self.looks[1:], strict=False))
-        if not self.looks or self.looks[0] < 2 or not rising:
-            msg = f"looks {list(self.looks)} must rise and start at 2 runs or more"
-            raise ValueError(msg)
-        _check_confidence(self.confidence)
-        if self.challengers < 1:
-            msg = f"a plan for {self.challengers} challengers decides nothing; plan for at least 1"
-            raise ValueError(msg)
-
-    def tails(self) -> tuple[float, ...]:
-        """Error probability that each look may spend on one side, shape `(n_looks,)`; their sum is alpha / 2.
-
-        Linear spending (Lan & DeMets 1983, doi:10.1093/biomet/70.3.659; the power family of Kim & DeMets 1987,
-        doi:10.1093/biomet/74.1.149, with rho = 1): a look spends in proportion to the runs made since the look before.
-        Shares are added up by the union bound, so nothing is assumed of how the looks depend on each other, and a
-        challenger may be dropped at any look. The price is some power against exact group-sequential bounds. It
-        misleads when looks are added after scores were seen: that is another plan, and the errors of both add up.
-        """
-        runs_since = np.diff((0, *self.looks))
-        return tuple(float(share) for share in (1 - self.confidence) / 2 * runs_since / self.looks[-1])
 
 
 @dataclass(frozen=True)
@@ -121,7 +81,10 @@ class Verdict:
         unsettled: Challengers never settled, sorted; while undecided, these and the rule get further runs.
         next_look: Runs the rule and each unsettled challenger need next; None when decided or the looks are spent.
         runs_to_decide: Runs of the rule and of each unsettled challenger, in all, that would likely decide (see
-            `decide`); None when decided, before the first look, or beyond a hundred times the plan's last look.
+            `outlook.runs_to_decide`); None when decided, before the first look, where all scores of a pair agree, or
+            beyond a hundred times the plan's last look.
+        chance_per_run: The chance to be decided at a planned look ahead, per run it costs (`outlook.chance_per_run`);
+            None when decided, before the first look, or when the looks are spent.
     """
 
     outcome: Outcome
@@ -132,6 +95,12 @@ class Verdict:
     unsettled: tuple[str, ...]
     next_look: int | None
     runs_to_decide: int | None
+    chance_per_run: float | None
+
+    @property
+    def next_runs(self) -> int:
+        """Runs of the rule and all unsettled challengers together up to the next look; 0 when there is none."""
+        return 0 if self.next_look is None else (self.next_look - self.runs) * (1 + len(self.unsettled))
 
     @property
     def exact(self) -> bool:
@@ -158,14 +127,14 @@ def decide(
     rounding, normal scores would agree n times with probability below 0.69^n. Where all scores of a pair agree, not
     even the step is known, and the limits are -1 and 1. Without this, equal scores would give an interval of no width.
 
-    `runs_to_decide` takes the present means and variances for the truth and asks for a chance of 0.8 that each
-    unsettled challenger is settled, or one shown to be better by more than the margin, at the level of the plan's last
-    look. It misleads early, and most where a difference is close to the margin.
+    Arms may be of any lengths: a look waits for the rule and every unsettled challenger, and later scores are not
+    read, so a missing run delays the verdict and never tilts it. A run that failed for a reason of its own must come
+    as a score, such as 0; left out, it would make its arm look better than it is.
 
-    Assumes runs that are independent, with means nearly normal. It misleads when runs collapse so rarely that n of
-    them show none, when failed runs were left out of one side's scores, when challengers were picked by their scores
-    on this test split, and as a statement about other data: it is about training seeds, given the data and its split.
-    The mean regret is the largest of several noisy differences, thus somewhat too large; its interval is not.
+    Assumes runs that are independent, with means nearly normal; how far that carries is measured by `calibration`. It
+    misleads when one arm's runs collapse so rarely that n of them show none, when challengers were picked by their
+    scores on this test split, and as a statement about other data: it is about training seeds, given the data and its
+    split. The mean regret is the largest of several noisy differences, thus somewhat too large; its interval is not.
 
     Args:
         rule_scores: Accuracy of the rule's runs in seed order, fractions; shape `(n_runs,)`.
@@ -185,19 +154,31 @@ def decide(
         msg = f"margin {margin} is out of range; it is an accuracy, a fraction in [0, 1)"
         raise ValueError(msg)
     rule = _checked_scores("the rule", rule_scores)
-    scores = {name: _checked_scores(name, challengers[name]) for name in sorted(challengers)}
-    comparisons = {name: Comparison(0.0, -1.0, 1.0, runs=0, settled=False) for name in scores}
-    reached = 0
-    for runs, tail in zip(plan.looks, plan.tails(), strict=True):
-        unsettled = [name for name in scores if not comparisons[name].settled]
-        if any(len(arm) < runs for arm in (rule, *(scores[name] for name in unsettled))):
-            break
-        for name in unsettled:
-            comparisons[name] = _compare(rule[:runs], scores[name][:runs], margin, tail / plan.challengers, tail)
-        reached = runs
-        if _outcome(comparisons, margin) != "undecided":
-            break
-    return _verdict(rule, scores, comparisons, margin, plan, reached)
+    names = sorted(challengers)
+    scores = [_checked_scores(name, challengers[name]) for name in names]
+    arms = np.full((1 + len(scores), max(map(len, (rule, *scores)))), np.nan)
+    for arm, values in zip(arms, (rule, *scores), strict=True):
+        arm[: len(values)] = values
+    return _verdict(names, arms[0], arms[1:], replay(arms[0], arms[1:], margin, plan), margin, plan)
+
+
+def next_case(verdicts: Sequence[Verdict], allowance: int) -> int | None:
+    """The case whose next look comes first when cases share an allowance of runs; None when no look is left in it.
+
+    First whoever had no look yet, the cheapest first; then the largest chance of a decision per run. Looks stay those
+    of each case's own plan and only their order is chosen, from the scores or not, so that each verdict errs as if it
+    were alone. It misleads in that it is greedy, and when cases share schedules, whose runs are then counted twice.
+
+    Args:
+        verdicts: Of the cases, as they stand.
+        allowance: Runs left for all of them together.
+    """
+    affordable = [i for i, verdict in enumerate(verdicts) if 0 < verdict.next_runs <= allowance]
+    return min(affordable, key=lambda i: _urgency(verdicts[i]), default=None)
+
+
+def _urgency(verdict: Verdict) -> tuple[float, int]:
+    return -math.inf if verdict.chance_per_run is None else -verdict.chance_per_run, verdict.next_runs
 
 
 def mean_interval(scores: NDArray[np.float64], confidence: float) -> Interval:
@@ -214,13 +195,13 @@ def mean_interval(scores: NDArray[np.float64], confidence: float) -> Interval:
     Raises:
         ValueError: Fewer than two scores, scores that are no fractions, or a confidence out of range.
     """
-    _check_confidence(confidence)
+    check_confidence(confidence)
     checked = _checked_scores("the schedule", scores)
     if len(checked) < 2:
         msg = f"{len(checked)} score(s) came; an interval needs at least 2 runs"
         raise ValueError(msg)
-    mean, floor = float(checked.mean()), _variance_floor(checked)
-    if floor is None:
+    mean, floor = float(checked.mean()), float(variance_floor(checked))
+    if math.isnan(floor):
         return Interval(mean, 0.0, 1.0)
     error = math.sqrt(max(float(checked.var(ddof=1)), floor) / len(checked))
     half = float(stdtrit(len(checked) - 1, (1 + confidence) / 2)) * error
@@ -252,7 +233,7 @@ def image_bootstrap(
     Raises:
         ValueError: No image, shapes that differ, or a confidence out of range.
     """
-    _check_confidence(confidence)
+    check_confidence(confidence)
     if rule_correct.ndim != 1 or rule_correct.shape != challenger_correct.shape or not len(rule_correct):
         msg = f"correctness of shapes {rule_correct.shape} and {challenger_correct.shape} came; both are (n_images,)"
         raise ValueError(msg)
@@ -277,17 +258,11 @@ def resolvable_margin(n_images: int, confidence: float) -> float:
     Raises:
         ValueError: No image, or a confidence out of range.
     """
-    _check_confidence(confidence)
+    check_confidence(confidence)
     if n_images < 1:
         msg = f"a test split of {n_images} images resolves nothing; it needs at least 1"
         raise ValueError(msg)
     return float(ndtri((1 + confidence) / 2)) * IMAGE_DIFFERENCE_SD / math.sqrt(n_images)
-
-
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        msg = f"confidence {confidence} is out of range; it is a fraction between 0 and 1, such as 0.95"
-        raise ValueError(msg)
 
 
 def _checked_scores(name: str, scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -297,97 +272,38 @@ def _checked_scores(name: str, scores: NDArray[np.float64]) -> NDArray[np.float6
     return scores.astype(np.float64)
 
 
-def _variance_floor(*arms: NDArray[np.float64]) -> float | None:
-    """Least variance to believe, from the smallest gap between different scores; None where all agree."""
-    gaps = np.diff(np.sort(np.concatenate(arms)))
-    gaps = gaps[gaps > _SAME_SCORE]
-    return float(gaps.min() / 2) ** 2 if gaps.size else None
-
-
-def _variances(rule: NDArray[np.float64], challenger: NDArray[np.float64]) -> tuple[float, float] | None:
-    """Floored variances of both arms; None where all scores agree."""
-    floor = _variance_floor(rule, challenger)
-    if floor is None:
-        return None
-    return max(float(rule.var(ddof=1)), floor), max(float(challenger.var(ddof=1)), floor)
-
-
-def _compare(
-    rule: NDArray[np.float64], challenger: NDArray[np.float64], margin: float, low_tail: float, high_tail: float
-) -> Comparison:
-    """Welch limits of challenger minus rule, both of shape `(n_runs,)`, at these tail probabilities."""
-    runs, mean = len(rule), float(challenger.mean() - rule.mean())
-    variances = _variances(rule, challenger)
-    if variances is None:
-        return Comparison(mean, -1.0, 1.0, runs, settled=False)
-    total = sum(variances)
-    freedom = (runs - 1) * total**2 / sum(v**2 for v in variances)  # Welch & Satterthwaite, at equal runs
-    error = math.sqrt(total / runs)
-    low = max(-1.0, mean + float(stdtrit(freedom, low_tail)) * error)
-    high = min(1.0, mean - float(stdtrit(freedom, high_tail)) * error)
-    return Comparison(mean, low, high, runs, settled=high <= margin)
-
-
-def _outcome(comparisons: Mapping[str, Comparison], margin: float) -> Outcome:
-    if all(comparison.settled for comparison in comparisons.values()):
-        return "near-optimal"
-    # A settled challenger's lower limit is below its upper one, hence within the margin.
-    return "not near-optimal" if any(c.low > margin for c in comparisons.values()) else "undecided"
-
-
 def _verdict(
+    names: Sequence[str],
     rule: NDArray[np.float64],
-    scores: Mapping[str, NDArray[np.float64]],
-    comparisons: Mapping[str, Comparison],
+    challengers: NDArray[np.float64],
+    stand: Replay,
     margin: float,
     plan: Plan,
-    reached: int,
 ) -> Verdict:
-    """Sum up the comparisons of the last complete look, `reached`."""
-    outcome = _outcome(comparisons, margin)
-    best = max(comparisons, key=lambda name: comparisons[name].mean)
-    undecided = outcome == "undecided"
+    """Sum up a replay of one confirmation: scores `(n_runs,)` and `(K, n_runs)`."""
+    outcome: Outcome = (
+        "near-optimal" if stand.near_optimal else "not near-optimal" if stand.not_near_optimal else "undecided"
+    )
+    reached = int(stand.reached)
+    next_look = next((look for look in plan.looks if look > reached), None) if outcome == "undecided" else None
+    needed, chance = None, None
+    if reached and outcome == "undecided":
+        found = outlook.moments(rule, challengers, ~stand.settled, stand.reached)
+        estimate = float(outlook.runs_to_decide(found, margin, plan))
+        needed = None if math.isnan(estimate) else int(estimate)
+        chance = float(outlook.chance_per_run(found, margin, plan)) if next_look else None
+    best = int(stand.mean.argmax())
+    columns = (stand.mean, stand.low, stand.high, stand.runs, stand.settled)
     return Verdict(
         outcome,
         reached,
-        regret=Interval(
-            max(0.0, comparisons[best].mean),
-            max(0.0, *(c.low for c in comparisons.values())),
-            max(0.0, *(c.high for c in comparisons.values())),
-        ),
-        comparisons=comparisons,
-        best=best if comparisons[best].mean > 0 else None,
-        unsettled=tuple(name for name, c in comparisons.items() if not c.settled),
-        next_look=next((n for n in plan.looks if n > reached), None) if undecided else None,
-        runs_to_decide=_runs_to_decide(rule, scores, comparisons, margin, plan, reached) if undecided else None,
+        regret=Interval(*(max(0.0, float(limit.max())) for limit in columns[:3])),
+        comparisons={
+            name: Comparison(*row) for name, *row in zip(names, *(column.tolist() for column in columns), strict=True)
+        },
+        best=names[best] if stand.mean[best] > 0 else None,
+        unsettled=tuple(name for name, settled in zip(names, stand.settled, strict=True) if not settled),
+        next_look=next_look,
+        runs_to_decide=needed,
+        chance_per_run=chance,
     )
-
-
-def _runs_to_decide(
-    rule: NDArray[np.float64],
-    scores: Mapping[str, NDArray[np.float64]],
-    comparisons: Mapping[str, Comparison],
-    margin: float,
-    plan: Plan,
-    reached: int,
-) -> int | None:
-    """The usual sample size for a difference of means, rounded up to a planned look where one is left."""
-    if not reached:
-        return None
-    tail = plan.tails()[-1]
-    settling: list[float] = []
-    exceeding: list[float] = []
-    for name, comparison in comparisons.items():
-        if comparison.settled:
-            continue
-        better = comparison.mean > margin
-        quantile = float(ndtri(1 - (tail / plan.challengers if better else tail)) + ndtri(_LIKELY))
-        variances = _variances(rule[:reached], scores[name][:reached])
-        distance = abs(comparison.mean - margin)
-        needed = sum(variances) * (quantile / distance) ** 2 if variances and distance else math.inf
-        (exceeding if better else settling).append(needed)
-    estimate = min(exceeding) if exceeding else max(settling)
-    if estimate > _FARTHEST_ESTIMATE * plan.looks[-1]:
-        return None
-    runs = max(math.ceil(estimate), reached + 1)
-    return next((n for n in plan.looks if n >= runs), runs)
