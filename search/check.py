@@ -53,7 +53,7 @@ def count_workers(config: StudyConfig) -> int:
 def forecast(plan: StudyPlan) -> Forecast:
     """What the study will likely take, from a few batches of noise through the rules' networks on this machine."""
     config = plan.config
-    splits = Splits(plan.data.labels, config.data)
+    splits = Splits(plan.data.strata, config.data)
     search_runs = config.search.trials * config.search.seeds_per_trial
     schedules = len(plan.judged) * (1 + config.confirm.challengers)
     least, most = (schedules * looks for looks in (config.confirm.looks[0], config.confirm.looks[-1]))

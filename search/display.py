@@ -130,7 +130,7 @@ def show_trained(trained: Trained) -> None:
 def show_plan(plan: StudyPlan, forecast: Forecast, workers: int) -> None:
     """What `check` found: data, space, rules at every budget, trials, time, and what cannot be resolved."""
     config, data, space = plan.config, plan.data, plan.space
-    splits = Splits(data.labels, config.data)
+    splits = Splits(data.strata, config.data)
     drawn = splits.train_validation(0)
     channels, height, width = data.image_shape
     out.print(

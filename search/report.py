@@ -289,7 +289,7 @@ def _weighted(findings: Findings) -> str | None:
 
 def _splits(findings: Findings) -> dict[str, int]:
     """Images of each split."""
-    splits = Splits(findings.plan.data.labels, findings.plan.config.data)
+    splits = Splits(findings.plan.data.strata, findings.plan.config.data)
     drawn = splits.train_validation(0)
     return {"training": len(drawn.training), "validation": len(drawn.validation), "test": len(splits.test)}
 

@@ -34,7 +34,7 @@ _MOST_REFUSALS = 20
 def make_evaluator(plan: StudyPlan) -> Evaluate:
     """What trains this study's candidates."""
     config = plan.config
-    splits = Splits(plan.data.labels, config.data)
+    splits = Splits(plan.data.strata, config.data)
     return TrainingEvaluator(config.network, config.training, plan.data, splits, choose_device(config.compute.device))
 
 
