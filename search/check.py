@@ -67,7 +67,7 @@ def forecast(plan: StudyPlan) -> Forecast:
         search = _START_SECONDS + config.search.trials * _TRIAL_SECONDS
         quick, slow = (search + runs * _LOOKUP_SECONDS for runs in (least, most))
         return Forecast(search_runs, 0, least, most, quick, slow, None)
-    splits = Splits(plan.data.labels, config.data)
+    splits = Splits(plan.data.strata, config.data)
     training = len(plan.data.labels) - len(splits.test) - len(splits.train_validation(0).validation)
     probing_runs = _probing_runs(config, len(plan.judged))
     steps = config.training.epochs * (training // config.training.batch_size)

@@ -43,13 +43,25 @@ RuleText = Annotated[Rule, PlainValidator(_parse_rule), PlainSerializer(str), _t
 Positive = Annotated[int, Field(ge=1)]
 Look = Annotated[int, Field(ge=1, le=100_000)]
 WorkerCount = Annotated[int, Field(ge=1, le=1024)]
+ClassLabel = Annotated[int, Field(ge=0)]
 
 
 class DataConfig(Section):
     """Where images come from and how they are split."""
 
-    source: Literal["digits"] = Field(
-        "digits", description="Data set; digits are the 1,797 8x8 images that scikit-learn ships."
+    source: Literal["digits", "combinations"] = Field(
+        "digits",
+        description="Data set; digits are the 1,797 8x8 images that scikit-learn ships, combinations are synthetic "
+        "12x12 images whose classes are the combinations of a few features.",
+    )
+    features: int = Field(
+        5, ge=2, le=6, description="Features that source combinations combines; k of them make 2^k-1 classes."
+    )
+    images: int = Field(2400, ge=1, le=100_000, description="Images that source combinations draws.")
+    classes: tuple[ClassLabel | Annotated[tuple[ClassLabel, ...], Field(min_length=1)], ...] = Field(
+        (),
+        description="Classes to keep, by number; a list of several merges them into one. Images of classes not named "
+        "are dropped; an empty list keeps all classes as they are.",
     )
     test_fraction: float = Field(
         0.3, gt=0, lt=1, description="Share of all images in the test split, never searched on."
@@ -72,6 +84,33 @@ class DataConfig(Section):
             )
             raise ValueError(msg)
         return self
+
+    @model_validator(mode="after")
+    def _refuse_what_would_not_be_read(self) -> Self:
+        for name in ("features", "images"):
+            if self.source != "combinations" and getattr(self, name) != type(self).model_fields[name].default:
+                msg = f"{name} {getattr(self, name)} is for source combinations; source {self.source} has its own"
+                raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> Self:
+        named = [label for group in self.class_groups() for label in group]
+        repeated = sorted({label for label in named if named.count(label) > 1})
+        if repeated:
+            msg = f"classes names {', '.join(map(str, repeated))} more than once; each class belongs to one group"
+            raise ValueError(msg)
+        if len(self.classes) == 1:
+            msg = (
+                f"classes {json.dumps(self.classes)} leaves one class, so there is nothing to tell apart; name two "
+                "classes or groups, or more"
+            )
+            raise ValueError(msg)
+        return self
+
+    def class_groups(self) -> list[tuple[int, ...]]:
+        """The classes of the data that make up each class of the study; empty where all stay as they are."""
+        return [group if isinstance(group, tuple) else (group,) for group in self.classes]
 
 
 class NetworkConfig(Section):

@@ -5,18 +5,20 @@ be looked for in one file. Knows nothing of torch or networks.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from search import combinations
 from search.config import DataConfig
 from search.errors import DataError
 
 # First words of the entropy, so that no two kinds of draw share a stream whatever the seeds.
 _TEST_STREAM, _FIXED_STREAM, _REDRAWN_STREAM = 1, 2, 3
+_COMBINATIONS_STREAM = 5  # 4 is the data order's, in `training`
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,7 @@ class ImageData:
         labels: Whole numbers in `[0, classes)`, shape `(n_images,)`.
         classes: How many classes there are.
         name: What people call the data set.
+        merged_from: Labels before classes were merged, shape `(n_images,)`; None where none were.
 
     Raises:
         DataError: Images and labels that do not fit together or are of another type.
@@ -37,6 +40,7 @@ class ImageData:
     labels: NDArray[np.int64]
     classes: int
     name: str
+    merged_from: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype not in (np.uint8, np.float32):
@@ -61,12 +65,22 @@ class ImageData:
         _, channels, height, width = self.images.shape
         return channels, height, width
 
+    @property
+    def strata(self) -> NDArray[np.int64]:
+        """What splits are stratified by, shape `(n_images,)`: the labels before merging.
+
+        So merging classes changes no split: the same images test, validate and train, whatever they are called.
+        """
+        return self.labels if self.merged_from is None else self.merged_from
+
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of images, labels, shapes and types; equal for equal data on any machine."""
+        """SHA-256 of images, labels, strata, shapes and types; equal for equal data on any machine."""
         digest = hashlib.sha256(f"{self.images.shape} {self.images.dtype} {self.classes}".encode())
         digest.update(np.ascontiguousarray(self.images).data)
         digest.update(np.ascontiguousarray(self.labels.astype("<i8")).data)
+        if self.merged_from is not None:
+            digest.update(np.ascontiguousarray(self.merged_from.astype("<i8")).data)
         return digest.hexdigest()
 
     @cached_property
@@ -107,23 +121,23 @@ class Splits:
     of images in a split whatever the seed, so the splits of all seeds are equally large.
 
     Args:
-        labels: Shape `(n_images,)`.
+        strata: Class of each image, shape `(n_images,)`; where classes were merged, the class before.
         config: Fractions, of all images, and seeds.
 
     Raises:
         DataError: A class too small to have an image in each split.
     """
 
-    def __init__(self, labels: NDArray[np.int64], config: DataConfig) -> None:
+    def __init__(self, strata: NDArray[np.int64], config: DataConfig) -> None:
         self._config = config
-        counts = np.bincount(labels)
+        counts = np.bincount(strata)
         test = _allocate(counts, config.test_fraction)
         self._validation_counts = _allocate(counts, config.validation_fraction)
         _check_classes(
             counts,
             {"test": test, "validation": self._validation_counts, "training": counts - test - self._validation_counts},
         )
-        members = [np.flatnonzero(labels == label) for label in range(len(counts))]
+        members = [np.flatnonzero(strata == label) for label in range(len(counts))]
         chosen, self._rest = _draw(members, test, np.random.default_rng((_TEST_STREAM, config.split_seed)))
         self.test = np.sort(np.concatenate(chosen))
         """Indices of the test images, sorted."""
@@ -139,10 +153,52 @@ class Splits:
 
 
 def load(config: DataConfig) -> ImageData:
-    """The data set named by the configuration."""
+    """The data set named by the configuration, its classes merged or dropped as that says.
+
+    Raises:
+        DataError: The configuration names a class the data do not have.
+    """
     match config.source:
         case "digits":
-            return _digits()
+            data = _digits()
+        case "combinations":
+            data = _combinations(config.features, config.images)
+    groups = config.class_groups()
+    return regroup(data, groups) if groups else data
+
+
+def regroup(data: ImageData, groups: Sequence[Sequence[int]]) -> ImageData:
+    """The data with other classes: each group of old classes is one, images of no group are dropped.
+
+    Merging keeps every image, so studies of few and many classes train on the same pixels; chance and the width of
+    the head differ all the same. Dropping leaves fewer images to train on, which alone lowers accuracy.
+
+    Args:
+        data: All images.
+        groups: Old classes of each new class, disjoint.
+
+    Raises:
+        DataError: A class the data do not have.
+    """
+    new = np.full(data.classes, -1)
+    for number, group in enumerate(groups):
+        for label in group:
+            if label >= data.classes:
+                msg = (
+                    f"data.classes names class {label}, but {data.name} has {data.classes} classes; name them from 0 "
+                    f"to {data.classes - 1}"
+                )
+                raise DataError(msg)
+            new[label] = number
+    labels = new[data.labels]
+    kept = labels >= 0
+    return ImageData(data.images[kept], labels[kept], len(groups), data.name, merged_from=data.strata[kept])
+
+
+def _combinations(features: int, images: int) -> ImageData:
+    """Combinations of features; see `search.combinations`. Every study of as many features and images has the same."""
+    rng = np.random.default_rng((_COMBINATIONS_STREAM, features, images))
+    return ImageData(*combinations.generate(features, images, rng), 2**features - 1, f"combinations of {features}")
 
 
 def _digits() -> ImageData:

@@ -190,7 +190,7 @@ def _print_labelled(label: str, text: str, console: Console = out, style: str = 
 
 def _data_text(plan: StudyPlan) -> str:
     config, data = plan.config, plan.data
-    splits = Splits(data.labels, config.data)
+    splits = Splits(data.strata, config.data)
     drawn = splits.train_validation(0)
     channels, height, width = data.image_shape
     return (

@@ -125,7 +125,7 @@ def train_best(best: Path, on_epoch: OnEpoch) -> Trained:
     config, schedule, seed = _read(best)
     data = load(config.data)
     check_stages(len(schedule), data.image_shape)
-    splits = Splits(data.labels, config.data)
+    splits = Splits(data.strata, config.data)
     device = choose_device(config.compute.device)
     evaluate = TrainingEvaluator(config.network, config.training, data, splits, device)
     size = price(config.network, schedule, data.image_shape, data.classes, config.training.batch_size)
@@ -156,7 +156,7 @@ def train_best(best: Path, on_epoch: OnEpoch) -> Trained:
 
 def _write(plan: StudyPlan, budget: Budget, best: Confirmed, run: Run, where: Path) -> None:
     make(where)
-    training = Splits(plan.data.labels, plan.config.data).train_validation(run.seed).training
+    training = Splits(plan.data.strata, plan.config.data).train_validation(run.seed).training
     mean, deviation = ([round(float(value), 6) for value in values] for values in plan.data.normalisation(training))
     values: dict[str, Any] = {
         "schema": 1,
@@ -210,7 +210,7 @@ def model_source(plan: StudyPlan, schedule: FilterSchedule, mean: Sequence[float
 
 def _card(plan: StudyPlan, budget: Budget, best: Confirmed, run: Run) -> str:
     """The model card."""
-    splits = Splits(plan.data.labels, plan.config.data)
+    splits = Splits(plan.data.strata, plan.config.data)
     drawn = splits.train_validation(run.seed)
     return fill(
         "model_card.md",

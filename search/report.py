@@ -280,7 +280,7 @@ def _splits(findings: Findings) -> dict[str, int]:
     """Images of each split; none of a table."""
     if findings.plan.config.table is not None:
         return {}
-    splits = Splits(findings.plan.data.labels, findings.plan.config.data)
+    splits = Splits(findings.plan.data.strata, findings.plan.config.data)
     drawn = splits.train_validation(0)
     return {"training": len(drawn.training), "validation": len(drawn.validation), "test": len(splits.test)}
 

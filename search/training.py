@@ -37,7 +37,7 @@ from search.replicas import Replicas, SeparateReplicas, fuse
 from search.schedule import FilterSchedule
 
 _ORDER_STREAM = 4
-"""First word of the data order's entropy; `data` uses 1 to 3, so no draw shares a stream with another."""
+"""First word of the data order's entropy; `data` uses 1 to 3 and 5, so no draw shares a stream with another."""
 
 
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:

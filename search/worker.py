@@ -37,7 +37,7 @@ def make_evaluator(plan: StudyPlan) -> Evaluate:
     if isinstance(plan.source, TableEvaluator):
         return plan.source
     config = plan.config
-    splits = Splits(plan.data.labels, config.data)
+    splits = Splits(plan.data.strata, config.data)
     return TrainingEvaluator(config.network, config.training, plan.data, splits, choose_device(config.compute.device))
 
 

@@ -4,6 +4,7 @@ from pydantic import BaseModel, ValidationError
 from search.config import (
     ComputeConfig,
     ConfirmConfig,
+    DataConfig,
     FiltersConfig,
     RulesConfig,
     Section,
@@ -179,3 +180,21 @@ def test_what_a_table_leaves_unused_is_refused(table, values, key):
     with pytest.raises(ValidationError, match=f"{key} has no use beside this table; leave it out"):
         StudyConfig.model_validate({"table": table} | values)
     assert StudyConfig.model_validate({"table": table}).table is not None
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"classes": [[0, 1], 1, 0]}, "classes names 0, 1 more than once; each class belongs to one group"),
+        ({"classes": [3]}, r"classes \[3\] leaves one class, so there is nothing to tell apart"),
+        ({"classes": [[0, 1, 2]]}, r"classes \[\[0, 1, 2\]\] leaves one class"),
+        ({"classes": [[], [1]]}, "at least 1 item"),
+        ({"classes": [-1, 2]}, "greater than or equal to 0"),
+        ({"features": 4}, "features 4 is for source combinations; source digits has its own"),
+        ({"images": 100}, "images 100 is for source combinations"),
+        ({"source": "combinations", "features": 7}, "less than or equal to 6"),
+    ],
+)
+def test_data_that_say_nothing_are_refused(data, message):
+    with pytest.raises(ValidationError, match=message):
+        DataConfig.model_validate(data)

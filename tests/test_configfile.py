@@ -146,6 +146,11 @@ def test_the_schema_is_json_and_knows_the_defaults():
         ("seed: 010", 'seed is "010"; give it a whole number'),
         ("seed: " + "9" * 9999, "9...; give it a whole number"),
         ("data: {redraw_validation: yes}", 'data.redraw_validation is "yes"; give it true or false'),
+        (
+            "data: {classes: [a, 1]}",
+            'data.classes.0 is "a"; give it a whole number of at least 0 or a list of at least',
+        ),
+        ("data: {classes: [[0, -1], 1]}", "data.classes.0 is -1; give it a whole number of at least 0"),
         ("name: 3", "name is 3; give it text"),
         ("training: 3", "training is 3; give it a section with any of epochs, "),
         ("training:", "training is null; give it a section"),

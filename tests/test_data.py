@@ -132,3 +132,61 @@ def test_fingerprint_tells_data_apart():
 def test_data_that_do_not_fit_together_are_refused(images, labels, says):
     with pytest.raises(DataError, match=says):
         ImageData(images, labels, 2, "bad")
+
+
+def test_combinations_are_the_same_data_every_time():
+    config = DataConfig(source="combinations", features=3, images=140)
+    data = load(config)
+    assert data.images.shape == (140, 1, 12, 12)
+    assert data.classes == 7
+    assert np.bincount(data.labels).tolist() == [20] * 7
+    assert load(config).fingerprint == data.fingerprint
+    others = [DataConfig(source="combinations", features=3, images=141), DataConfig(source="combinations", images=140)]
+    assert all(load(other).fingerprint != data.fingerprint for other in others)
+
+
+def test_too_few_images_for_the_combinations_are_refused():
+    config = DataConfig(source="combinations", features=6, images=126)
+    with pytest.raises(DataError, match=r"class \d+ has 2 images, which leaves none"):
+        Splits(load(config).strata, config)
+
+
+def test_merged_classes_keep_pixels_and_splits(digits):
+    merged = load(DataConfig(classes=((0, 1, 2, 3, 4), (5, 6, 7, 8, 9))))
+    assert merged.classes == 2
+    assert np.array_equal(merged.images, digits.images)
+    assert np.array_equal(merged.labels, digits.labels // 5)
+    before, after = (Splits(data.strata, CONFIG) for data in (digits, merged))
+    assert np.array_equal(before.test, after.test)
+    assert np.array_equal(before.train_validation(3).training, after.train_validation(3).training)
+
+
+def test_classes_not_named_are_dropped_with_their_images(digits):
+    kept = load(DataConfig(classes=(7, (1, 4))))
+    assert kept.classes == 2
+    assert len(kept.labels) == np.isin(digits.labels, [7, 1, 4]).sum()
+    assert np.array_equal(kept.images[kept.labels == 0], digits.images[digits.labels == 7])
+    assert np.array_equal(kept.images[kept.labels == 1], digits.images[np.isin(digits.labels, [1, 4])])
+    splits = Splits(kept.strata, CONFIG)
+    shares = np.bincount(kept.strata[splits.test]) / np.maximum(np.bincount(kept.strata), 1)
+    assert shares[[1, 4, 7]] == pytest.approx(0.3, abs=0.01)
+
+
+def test_all_classes_in_their_order_are_the_data_as_they_are(digits):
+    named = load(DataConfig(classes=tuple(range(10))))
+    assert np.array_equal(named.labels, digits.labels)
+    assert np.array_equal(named.images, digits.images)
+
+
+def test_an_unknown_class_is_refused():
+    with pytest.raises(
+        DataError, match=r"data.classes names class 10, but digits has 10 classes; name them from 0 to 9"
+    ):
+        load(DataConfig(classes=(0, 10)))
+
+
+def test_merging_tells_data_apart(digits):
+    pairs = [((0, 1), (2, 3)), ((1, 0), (3, 2)), ((2, 3), (0, 1)), (0, (1, 2, 3))]
+    prints = [load(DataConfig(classes=groups)).fingerprint for groups in pairs]
+    assert prints[0] == prints[1]
+    assert len({*prints, digits.fingerprint}) == 4

@@ -1,0 +1,109 @@
+"""How many filters of each stage a trained network has in use.
+
+A stage may hold many filters that say the same thing. Their effective number is the participation ratio of the
+covariance of their outputs: between 1 (all filters move together) and the number of filters (all vary equally and
+independently). Owns the statistic and how activations are read off a network. Nothing here trains.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from search.config import NetworkConfig
+from search.data import ImageData, TrainValidation
+from search.evaluate import Scored
+from search.networks import build
+from search.schedule import FilterSchedule
+
+_BATCH = 256
+
+
+def effective_number(covariance: NDArray[np.float64]) -> float:
+    """Participation ratio of a covariance: squared sum of its eigenvalues over the sum of their squares.
+
+    Also called the dimensionality of a population's activity (Gao 2017, bioRxiv 214262). It counts directions by their
+    variance, so it depends on the scale of the filters: a loud filter hides quiet ones, though the next layer could
+    turn those up. So it is a lower bound on the filters that matter rather than a count of them; compare it between
+    networks of one family and recipe. From few samples it comes out too low, never above samples - 1.
+
+    Args:
+        covariance: Symmetric, no negative eigenvalues, shape `(filters, filters)`.
+
+    Returns:
+        From 1 to `filters`; 0 where nothing varies, as with filters that are all dead.
+    """
+    total = float(np.trace(covariance))  # sum of eigenvalues
+    return total**2 / float(np.sum(covariance**2)) if total > 0 else 0.0
+
+
+def stage_covariances(network: nn.Module, images: Tensor) -> list[NDArray[np.float64]]:
+    """Covariance of every stage's filters over images and positions, in evaluation mode.
+
+    Args:
+        network: Its stages are its children `stage1`, `stage2`, ...; see `search.networks`. Left in evaluation mode.
+        images: As the network was trained to see them, `(n_images, channels, height, width)`, on its device.
+
+    Returns:
+        One array of shape `(filters, filters)` for each stage, divided by the number of samples.
+    """
+    stages = [child for name, child in network.named_children() if name.startswith("stage")]
+    moments = [_Moments() for _ in stages]
+    hooks = [stage.register_forward_hook(each) for stage, each in zip(stages, moments, strict=True)]
+    network.eval()
+    try:
+        with torch.no_grad():
+            for start in range(0, len(images), _BATCH):
+                network(images[start : start + _BATCH])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [each.covariance() for each in moments]
+
+
+def of_run(
+    network: NetworkConfig, schedule: FilterSchedule, run: Scored, data: ImageData, split: TrainValidation
+) -> tuple[float, ...]:
+    """Effective number of filters of each stage on the validation images of a run, on the CPU.
+
+    Args:
+        network: The family.
+        schedule: What was trained.
+        run: Scored with `keep_weights`.
+        data: What it was trained on.
+        split: The run's own; its training images settle the normalisation.
+
+    Raises:
+        ValueError: The run kept no weights.
+    """
+    if run.weights is None:
+        msg = f"the run of {schedule} with seed {run.seed} kept no weights; evaluate it with keep_weights=True"
+        raise ValueError(msg)
+    with torch.device("meta"):  # where no weights are drawn, so the global generator stays as it is
+        built = build(network, schedule, data.image_shape[0], data.classes)
+    built.load_state_dict(run.weights, assign=True)
+    mean, deviation = (moment[:, None, None] for moment in data.normalisation(split.training))
+    images = torch.from_numpy((data.images[split.validation] - mean) / deviation)
+    return tuple(effective_number(covariance) for covariance in stage_covariances(built, images))
+
+
+class _Moments:
+    """A forward hook that adds up what a covariance needs, in double precision."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sum: Tensor | float = 0.0
+        self._products: Tensor | float = 0.0
+
+    def __call__(self, module: nn.Module, inputs: object, output: Tensor) -> None:
+        samples = output.transpose(0, 1).flatten(1).double()  # filters, images * height * width
+        self._count += samples.shape[1]
+        self._sum = self._sum + samples.sum(1)
+        self._products = self._products + samples @ samples.mT
+
+    def covariance(self) -> NDArray[np.float64]:
+        assert isinstance(self._sum, Tensor)
+        assert isinstance(self._products, Tensor)
+        mean = self._sum / self._count
+        covariance: NDArray[np.float64] = (self._products / self._count - torch.outer(mean, mean)).cpu().numpy()
+        return covariance
