@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING
 
 from search.config import ConfirmConfig
 from search.cost import Budget, CostName, amount, exact_amount
+from search.outlook import LIKELY
 from search.rules import Rule
 from search.tableconfig import TableConfig
 from search.verdict import Interval, Outcome
 
 if TYPE_CHECKING:  # its values are described, not made; loading what makes them takes seconds
-    from search.findings import BestRatio, Confirmed, Finding, WeightedBest
+    from search.findings import Confirmed, Finding, WeightedBest
+    from search.growth import BestRatio
 
 OUTCOMES: tuple[Outcome, ...] = ("not near-optimal", "near-optimal", "undecided")
+
+FORECASTS_KEPT = (0.6, 0.83)
+"""Least and greatest share of simulated forecasts that came true (studies/calibration/prices.csv)."""
 
 
 def budget_text(budget: Budget) -> str:
@@ -195,15 +200,44 @@ def price_of_decision(finding: Finding) -> str | None:
     if not verdict.runs:
         return "What a decision costs cannot be said before the first look."
     if verdict.runs_to_decide is None:
+        known = [verdict.comparisons[name] for name in verdict.unsettled]
+        if all((each.low, each.high) == (-1, 1) for each in known):
+            return "What a decision costs cannot be said: all runs agree, so nothing is known of their spread."
         return "No affordable number of runs would likely decide it: the difference is too close to the margin."
-    others = (
-        f"of the {len(verdict.unsettled)} schedules still open" if len(verdict.unsettled) > 1 else verdict.unsettled[0]
-    )
-    more = (verdict.runs_to_decide - verdict.runs) * (1 + len(verdict.unsettled))
-    each = "of each " if len(verdict.unsettled) > 1 else "of "
+    count = len(verdict.unsettled)
+    others = f"the {count} schedules still open" if count > 1 else verdict.unsettled[0]
+    each = "each of " if count > 1 else ""
+    more = (verdict.runs_to_decide - verdict.runs) * (1 + count)
     return (
-        f"{counted(verdict.runs_to_decide, 'run')} of {finding.case.schedule} and {each}{others}, about {more:,} more "
-        "in all, would decide it with a chance of about 80 %."
+        f"About {more:,} more runs would likely decide it: {verdict.runs_to_decide:,} in place of {verdict.runs:,} "
+        f"for {finding.case.schedule} and for {each}{others}."
+    )
+
+
+def forecast_note(findings: Sequence[Finding]) -> str | None:
+    """How far to trust the prices of a decision; None where none was named."""
+    if all(finding.verdict.runs_to_decide is None for finding in findings):
+        return None
+    least, most = (share(kept) for kept in FORECASTS_KEPT)
+    return (
+        f"How many runs a decision needs is a forecast: it aims at a chance of {share(LIKELY)}; of simulated ones "
+        f"{least} to {most} came true, the fewest early and where runs vary most."
+    )
+
+
+def collapse_sentence(finding: Finding) -> str | None:
+    """Which runs collapsed, and what that means for the verdict; None where none did."""
+    failed = [
+        f"{each.collapsed} of {each.runs:,} runs of {each.schedule}"
+        for each in (finding.rule, *finding.challengers)
+        if each.collapsed
+    ]
+    if not failed:
+        return None
+    return (
+        f"Collapsed, more than 10 points below their schedule's median run: {listed(failed)}. They count in every "
+        "mean, but so few say little of how often training fails: a schedule that rarely fails looks better than it "
+        "is until it does."
     )
 
 
@@ -271,6 +305,20 @@ def ratio_sentence(best: BestRatio) -> str:
         f"Within {budget_text(best.budget)}, filters growing by a factor of {ratio(interval.ratio)} from stage "
         f"to stage serve best (95 % interval {limits}); doubling, 2, lies {inside}."
     )
+
+
+def falloff_sentence(best: BestRatio, margin: float) -> str | None:
+    """How far from the best ratio one may go; None where that is not known."""
+    within = best.within(margin)
+    if within is None:
+        return None
+    low, high = map(ratio, within)
+    if low == high:
+        return (
+            f"Every other ratio tried {'loses' if best.exact else 'is predicted to lose'} more than {points(margin)}."
+        )
+    verb = "loses" if best.exact else "is predicted to lose"
+    return f"Any ratio from {low} to {high} {verb} no more than {points(margin)} to it."
 
 
 def weighted_sentence(best: WeightedBest, params_weight: float, memory_weight: float) -> str:
