@@ -61,11 +61,10 @@ def learning_rates(findings: Findings) -> Figure:
 
 def _limits(every: list[Interval], margin: float) -> tuple[float, float]:
     """The span of the axis in points, with far wider intervals cut off."""
-    right = 100 * max([2 * margin, *(2 * abs(each.mean) for each in every)])
-    known = [each for each in every if each.high < 1]
-    right = max(right, min(1.5 * right, *(100 * each.high for each in known))) if known else right
-    left = max(-right, 100 * min([-margin, *(each.low for each in known)]))
-    return left * 1.08, right * 1.08
+    most = max(4 * margin, 3 * max(abs(each.mean) for each in every))
+    right = min(most, max(2 * margin, *(each.high for each in every)))
+    left = min(most, max(margin, *(-each.low for each in every)))
+    return -108 * left, 108 * right  # in points, with some room
 
 
 def _draw_case(figure: Figure, axes: Axes, found: Sensitivity, top: float, margin: float) -> None:

@@ -88,6 +88,17 @@ class BestRow:
 
 
 @dataclass(frozen=True)
+class RatioRow:
+    """The growth ratio that serves best under one budget, as the page's table shows it."""
+
+    budget: str
+    ratio: str
+    limits: str
+    doubling: str
+    enough: str
+
+
+@dataclass(frozen=True)
 class FidelityRow:
     """How brief training ranked beside full training under one budget, as the page's table shows it."""
 
@@ -119,7 +130,7 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
         "pictures": pictures,
         "best": _best_rows(findings),
         "rules": _rule_tables(findings, trials),
-        "rules_of_thumb": [_rule_of_thumb(findings, each) for each in findings.rule_of_thumb],
+        "rules_of_thumb": [_ratio_row(findings, each) for each in findings.rule_of_thumb],
         "weighted": _weighted(findings),
         "learning_rates": probewording.sensitivity_sentences(findings, findings.sensitivities),
         "fidelity": [_fidelity_row(check) for check in findings.fidelity_checks],
@@ -320,6 +331,17 @@ def _weighted(findings: Findings) -> str | None:
 def _rule_of_thumb(findings: Findings, best: BestRatio) -> str:
     falloff = wording.falloff_sentence(best, findings.plan.config.confirm.margin)
     return " ".join(filter(None, (wording.ratio_sentence(best), falloff)))
+
+
+def _ratio_row(findings: Findings, best: BestRatio) -> RatioRow:
+    interval, enough = best.interval, best.within(findings.plan.config.confirm.margin)
+    return RatioRow(
+        wording.short_budget(best.budget),
+        wording.ratio(interval.ratio),
+        wording.ratio_range(interval.low, interval.high),
+        "inside" if interval.low <= 2 <= interval.high else "outside",
+        wording.ratio_range(*enough) if enough else "",
+    )
 
 
 def _fidelity_row(check: FidelityCheck) -> FidelityRow:

@@ -235,9 +235,8 @@ def collapse_sentence(finding: Finding) -> str | None:
     if not failed:
         return None
     return (
-        f"Collapsed, more than 10 points below their schedule's median run: {listed(failed)}. They count in every "
-        "mean, but so few say little of how often training fails: a schedule that rarely fails looks better than it "
-        "is until it does."
+        f"Collapsed (diverged, or more than 10 points below their schedule's median): {listed(failed)}. They count in "
+        "every mean, but so few say little of how often training fails, and what no run has shown no interval holds."
     )
 
 
@@ -290,10 +289,15 @@ def ratio(value: float) -> str:
     return _trimmed(value)
 
 
+def ratio_range(low: float, high: float) -> str:
+    """Growth ratios from one to another: `1.09 to 3.67`, or the only one."""
+    return " to ".join(dict.fromkeys((ratio(low), ratio(high))))
+
+
 def ratio_sentence(best: BestRatio) -> str:
     """The rule of thumb under one budget."""
     interval = best.interval
-    limits = f"{ratio(interval.low)} to {ratio(interval.high)}"
+    limits = ratio_range(interval.low, interval.high)
     inside = "inside" if interval.low <= 2 <= interval.high else "outside"
     if best.exact:
         alike = f", as does any from {limits}" if interval.low < interval.high else ""
@@ -312,13 +316,10 @@ def falloff_sentence(best: BestRatio, margin: float) -> str | None:
     within = best.within(margin)
     if within is None:
         return None
-    low, high = map(ratio, within)
-    if low == high:
-        return (
-            f"Every other ratio tried {'loses' if best.exact else 'is predicted to lose'} more than {points(margin)}."
-        )
-    verb = "loses" if best.exact else "is predicted to lose"
-    return f"Any ratio from {low} to {high} {verb} no more than {points(margin)} to it."
+    loses = "loses" if best.exact else "is predicted to lose"
+    if within[0] == within[1]:
+        return f"Every other ratio tried {loses} more than {points(margin)}."
+    return f"Any ratio from {ratio_range(*within)} {loses} no more than {points(margin)} to it."
 
 
 def weighted_sentence(best: WeightedBest, params_weight: float, memory_weight: float) -> str:

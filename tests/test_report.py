@@ -80,6 +80,12 @@ def test_the_answer_comes_first_and_every_verdict_is_told(written):
     assert "probability of 12 %" in text
 
 
+def test_the_rule_of_thumb_is_a_row_for_each_budget(written):
+    text = _Page(written.read_text()).text
+    assert "1,500 parameters 1.19 0.84 to 1.68 outside 0.77 to 1.83" in text
+    assert "40,000 MACs 1.54 1 to 2.18 inside" in text
+
+
 def test_numbers_and_schedules_do_not_break(written):
     page = written.read_text()
     assert re.search(r"[0-9] % of the budget", page) is None

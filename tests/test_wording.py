@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from search import wording
 from search.cost import Budget
+from search.findings import COLLAPSE
 from search.growth import BestRatio
 from search.surrogate import RatioInterval
 from search.verdict import Interval
@@ -99,6 +100,7 @@ def test_collapsed_runs_are_named_with_their_schedules(findings):
     said = wording.collapse_sentence(some)
     assert f"2 of 16 runs of {finding.case.schedule} and 1 of 16 runs of 6-8-11." in said
     assert "8-8-8" not in said
+    assert f"more than {100 * COLLAPSE:.0f} points below" in said
 
 
 def test_an_undecided_rule_that_leads_is_not_said_to_trail(open_case, plan):
