@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # its values are described, not made; loading what makes them
 
 _FEW_RANKS = 0.3
 """A rank correlation too small to go by: runs of one training that agree by less have hardly an order in common, and
-brief training that may fall short by more cannot be called fair. It chooses words and decides nothing."""
+brief training that may fall short by more has too few schedules to speak of. It chooses words and decides nothing."""
 
 
 def factor_text(factor: float) -> str:
@@ -91,8 +91,8 @@ def fidelity_reading(check: FidelityCheck) -> str:
     if min(check.between_brief, check.between_full) < _FEW_RANKS:
         return "hard to tell: seeds alone upset the ranks"
     if check.shortfall.low < -_FEW_RANKS:
-        return "not shown to mislead, nor to be fair: too few schedules"
-    return f"fair: at most {max(0.0, -check.shortfall.low):.2f} short of what seeds allow"
+        return "open: too few schedules to tell"
+    return "no sign that it misleads"
 
 
 def fidelity_warning(check: FidelityCheck) -> str | None:

@@ -19,7 +19,7 @@ from search.verdict import Interval
 from search.wording import number, ratio, short_budget
 
 _COLUMNS = 2
-_TITLE, _PANEL, _GAP, _LEGEND = 0.72, 1.75, 0.85, 0.95  # inches from top to bottom; a gap lies between two panels
+_TITLE, _PANEL, _GAP, _LEGEND = 0.86, 1.75, 0.95, 0.95  # inches from top to bottom; a gap lies between two panels
 
 
 def ratios(findings: Findings) -> Figure:
@@ -84,7 +84,7 @@ def shows_falloff(best: BestRatio) -> bool:
 
 
 def _draw_panel(axes: Axes, best: BestRatio, margin: float) -> None:
-    axes.set_title(f"within {short_budget(best.budget)}", loc="left", fontsize=9.5, weight="bold")
+    axes.set_title(f"within {short_budget(best.budget)}", loc="left", fontsize=9.5, weight="bold", pad=17)
     at = [(each.ratio, each.gain) for each in best.curve if each.gain]
     places = [place for place, _ in at]
     mean, low, high = ([100 * getattr(gain, part) for _, gain in at] for part in ("mean", "low", "high"))

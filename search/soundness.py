@@ -74,7 +74,10 @@ class FidelityCheck:
         between_brief: The same between two brief runs of other seeds.
         between_full: The same between two full runs of other seeds.
         shortfall: `between_fidelities` minus the geometric mean of the other two, which it would reach if brief and
-            full training agreed on the order; with a bootstrap interval over schedules.
+            full training agreed on the order; with a bootstrap interval over schedules. A resample repeats schedules,
+            which flatters every correlation: on simulated normal scores (noise of half the spread of schedules, 4
+            runs, at 95 %) the truth was above the upper limit in at most 0.4 % of cases, but below the lower one in 6
+            to 12 % with 12 schedules and in 19 to 26 % with 6. A warning is to be trusted, its absence less so.
     """
 
     budget: Budget
