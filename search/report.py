@@ -177,8 +177,8 @@ def _write_pictures(folder: Path, findings: Findings, trials: Sequence[FrozenTri
             "Line plots of accuracy minus doubling's against the growth ratio, one for each budget. "
             + " ".join(_rule_of_thumb(findings, each) for each in findings.rule_of_thumb),
             "Above the line at 0 a ratio serves better than doubling, below it worse; above the grey band it is "
-            f"better by more than {margin}. Lines have kinks since filters come in steps, which leave more or less of a "
-            "budget unused.",
+            f"better by more than {margin}. Lines have kinks since filters come in steps, which leave more or less "
+            "of a budget unused.",
         )
     if findings.sensitivities:
         yield _write_picture(
