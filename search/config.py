@@ -245,6 +245,11 @@ class ConfirmConfig(Section):
         max_length=16,
         description="Runs per schedule at which the verdict is looked at; they rise, from 2 runs or more.",
     )
+    allowance: Positive | None = Field(
+        None,
+        description="Confirmation runs in all, spent look by look where a decision per run is likeliest; null: as "
+        "many as the looks take.",
+    )
     challengers: int = Field(4, ge=1, le=32, description="At most so many schedules are confirmed against a rule.")
 
     @model_validator(mode="after")
