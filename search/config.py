@@ -184,8 +184,11 @@ class SearchConfig(Section):
     memory_weight: float = Field(
         0.005, ge=0, le=1, description="Accuracy (a fraction) one pays for halving the memory; weighted objective."
     )
-    sampler: Literal["band"] = Field(
-        "band", description="band: a random shape scaled until it just fits the budget aimed at."
+    sampler: Literal["band", "guided", "tpe", "gp", "nsga2", "random", "qmc", "macs"] = Field(
+        "band",
+        description="band: shapes spread evenly, each scaled until it just fits the budget aimed at; guided: after "
+        "those, where the surrogate is least certain; tpe, gp, nsga2, random: Optuna's, and qmc, scaled down where "
+        "they break the budget; macs: most MACs first.",
     )
     trials: Positive = Field(64, le=1_000_000, description="Finished trials the search ends with.")
     seeds_per_trial: int = Field(4, ge=1, le=64, description="Runs of each trial, trained in one pass where possible.")
