@@ -28,7 +28,7 @@ from search.surrogate import Surrogate, recommend
 AIMED = ("band", "guided", "qmc", "random", "macs", "nsga2", "tpe", "gp")
 NATIVE = {"tpe": TPESampler, "nsga2": NSGAIISampler, "random": RandomSampler, "gp": GPSampler}
 CHECKPOINTS = (30, 50, 150)
-LONGEST = {"guided": 50, "gp": 50}
+LONGEST = {"guided": 50, "gp": 30}
 """The others are measured up to 150 trials; these fit a Gaussian process for each."""
 COVERED = (0.5, 0.8, 0.95)
 _QUANTILES = (0.674, 1.282, 1.960)
@@ -133,7 +133,7 @@ def tables(kept, truths: list[Truth]) -> Iterator[str]:
     for truth in truths:
         yield from _regret_table(truth, groups)
     yield "## Coverage of the surrogate's intervals after so many trials of `band`\n"
-    yield "Share of all schedules within the budget whose smooth accuracy lies in the interval; nominal 50, 80, 95 %.\n"
+    yield "Share of the schedules within the budget whose smooth accuracy is in the interval; nominal 50, 80, 95 %.\n"
     yield "| truth | runs | 50 % | 80 % | 95 % | repeats |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for (name, runs), each in shares.items():
@@ -169,11 +169,11 @@ def _regret_table(truth: Truth, groups) -> Iterator[str]:
 def heading(nats: Nats | None) -> Iterator[str]:
     yield "# Samplers and the surrogate, measured\n"
     packages = ", ".join(f"{name} {version(name)}" for name in ("optuna", "scikit-learn", "scipy", "numpy", "torch"))
-    yield f"Made by `make bench-samplers` on {datetime.now(UTC):%Y-%m-%d} with Python {python_version()}, {packages}.\n"
+    yield f"Made by `make bench-samplers`, {datetime.now(UTC):%Y-%m-%d}, Python {python_version()}, {packages}.\n"
     yield (
-        "`luckiest`: the best score among the trials within the budget; `surrogate`: the best posterior mean among all "
-        "schedules within it. The numbers behind them are trials. `Optuna's own` proposes from the whole space and is "
-        "told the constraint, and what breaks the budget counts as a trial; all others propose within the budget. "
+        "`luckiest`: the best score among the trials within the budget; `surrogate`: the best posterior mean among "
+        "all schedules within it. The numbers behind them are trials. `Optuna's own` proposes from the whole space and "
+        "is told the constraint, and what breaks the budget counts as a trial; all others propose within the budget. "
         f"Normal noise of sd {NATS_NOISE} (NATS) and {PLANTED_NOISE} (planted) is added to every score.\n"
     )
     if nats:
