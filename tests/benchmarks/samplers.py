@@ -172,8 +172,8 @@ def heading(nats: Nats | None) -> Iterator[str]:
     yield f"Made by `make bench-samplers`, {datetime.now(UTC):%Y-%m-%d}, Python {python_version()}, {packages}.\n"
     yield (
         "`luckiest`: the best score among the trials within the budget; `surrogate`: the best posterior mean among "
-        "all schedules within it. The numbers behind them are trials. `Optuna's own` proposes from the whole space and "
-        "is told the constraint, and what breaks the budget counts as a trial; all others propose within the budget. "
+        "all schedules within it. The numbers behind them are trials. `Optuna's own` proposes from the whole space "
+        "and is told the constraint, and what breaks the budget counts as a trial; all others stay within the budget. "
         f"Normal noise of sd {NATS_NOISE} (NATS) and {PLANTED_NOISE} (planted) is added to every score.\n"
     )
     if nats:
