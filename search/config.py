@@ -184,11 +184,10 @@ class SearchConfig(Section):
     memory_weight: float = Field(
         0.005, ge=0, le=1, description="Accuracy (a fraction) one pays for halving the memory; weighted objective."
     )
-    sampler: Literal["band", "guided", "tpe", "gp", "nsga2", "random", "qmc", "macs"] = Field(
-        "band",
-        description="band: shapes spread evenly, each scaled until it just fits the budget aimed at; guided: after "
-        "those, where the surrogate is least certain; tpe, gp, nsga2, random: Optuna's, and qmc, scaled down where "
-        "they break the budget; macs: most MACs first.",
+    sampler: Literal["qmc", "band", "macs", "random", "tpe", "gp", "nsga2"] = Field(
+        "qmc",
+        description="qmc: spread evenly over the space, scaled down where it breaks the budget aimed at, as are "
+        "Optuna's random, tpe, gp and nsga2; band: spread evenly, scaled until it just fits; macs: most MACs first.",
     )
     trials: Positive = Field(64, le=1_000_000, description="Finished trials the search ends with.")
     seeds_per_trial: int = Field(4, ge=1, le=64, description="Runs of each trial, trained in one pass where possible.")

@@ -1,8 +1,8 @@
 """What proposes the next candidate: Optuna samplers of our own, and Optuna's with their proposals made to fit.
 
 A trial knows the budget it aims at, and its index among the study's proposals, before it is asked for, from the job
-that queued it. Randomness is settled by the study's seed and that index, never by the worker that asks. `band`, `qmc`,
-`random` and `macs` propose the same whatever has been scored; the others learn from the trials finished when they are
+that queued it. Randomness is settled by the study's seed and that index, never by the worker that asks. `qmc`, `band`,
+`macs` and `random` propose the same whatever has been scored; the others learn from the trials finished when they are
 asked, so with several workers their proposals depend on who is done first.
 """
 
@@ -17,18 +17,15 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from scipy.stats import qmc
 
 from search.config import SearchConfig
 from search.cost import Budget, CostModel
 from search.schedule import FilterSchedule
 from search.space import Space
-from search.surrogate import Surrogate, least_certain
 
-SamplerName = Literal["band", "guided", "tpe", "gp", "nsga2", "random", "qmc", "macs"]
-
-_POOL = 4_000  # schedules the guided sampler chooses from at one ask; more cost time and change little
+SamplerName = Literal["qmc", "band", "macs", "random", "tpe", "gp", "nsga2"]
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
@@ -53,12 +50,10 @@ def named_sampler(name: SamplerName, space: Space, cost_model: CostModel, seed: 
         seed: The study's.
     """
     match name:
-        case "band":
-            return BandSampler(space, cost_model, seed)
-        case "guided":
-            return GuidedSampler(space, cost_model, seed)
         case "qmc":
             return QMCSampler(space, cost_model, seed)
+        case "band":
+            return BandSampler(space, cost_model, seed)
         case "macs":
             return MacsSampler(space, cost_model, seed)
         case "tpe":
@@ -141,15 +136,11 @@ class AimedSampler(BaseSampler):
         return shape
 
 
-class BandSampler(AimedSampler):
-    """Proposes shapes spread evenly over the space, each scaled up or down until it just fits the budget."""
-
-    def _propose(self, study: Study, trial: FrozenTrial, budget: Budget) -> FilterSchedule:
-        return self._space.scaled(self._sobol_shape(study, trial), budget, self._cost_model)
-
-
 class QMCSampler(AimedSampler):
     """Proposes schedules spread evenly over the space, scaled down where they break the budget.
+
+    What fits stays as it is, so the surrogate sees what lies inside the budget and not its edge alone, beyond which
+    its intervals would be far too narrow (measured in tests/benchmarks/samplers.md).
 
     Not Optuna's sampler of that name, which numbers its points in the order of asking, so that a proposal would depend
     on who asks first and a trial asked for twice would move all later ones.
@@ -157,6 +148,13 @@ class QMCSampler(AimedSampler):
 
     def _propose(self, study: Study, trial: FrozenTrial, budget: Budget) -> FilterSchedule:
         return self._within(self._sobol_shape(study, trial), budget)
+
+
+class BandSampler(AimedSampler):
+    """Proposes shapes spread evenly over the space, each scaled up or down until it just fits the budget."""
+
+    def _propose(self, study: Study, trial: FrozenTrial, budget: Budget) -> FilterSchedule:
+        return self._space.scaled(self._sobol_shape(study, trial), budget, self._cost_model)
 
 
 class MacsSampler(AimedSampler):
@@ -180,37 +178,6 @@ class MacsSampler(AimedSampler):
         listed = self._space.within(budget, self._cost_model, np.random.default_rng(self._seed))
         order = np.argsort(-self._cost_model.table(listed, "macs"), kind="stable")
         return np.asarray(listed[order])
-
-
-class GuidedSampler(BandSampler):
-    """Proposes where the surrogate is least certain among the schedules that may be the budget's best.
-
-    The first `2 * n_stages + 2` trials of the study, and all until the surrogate can be fitted, are the band's.
-    """
-
-    def _propose(self, study: Study, trial: FrozenTrial, budget: Budget) -> FilterSchedule:
-        surrogate = self._surrogate(study)
-        if surrogate is None:
-            return super()._propose(study, trial, budget)
-        rng = np.random.default_rng([self._seed, trial.user_attrs["proposal"]])
-        pool = self._space.within(budget, self._cost_model, rng)
-        pool = pool[rng.permutation(len(pool))[:_POOL]]
-        running = [other for other in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if other.params]
-        taken = [self._filters(other) for other in running if other.number != trial.number]
-        found = least_certain(surrogate, pool, np.array(taken, np.int64).reshape(-1, self._space.stages))
-        return found or super()._propose(study, trial, budget)
-
-    def _surrogate(self, study: Study) -> Surrogate | None:
-        """The surrogate over all runs of complete trials; None while they are too few."""
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if len({tuple(self._filters(trial)) for trial in complete}) < 2 * self._space.stages + 2:
-            return None
-        runs = [(self._filters(trial), run["accuracy"]) for trial in complete for run in trial.user_attrs["runs"]]
-        filters, accuracy = zip(*runs, strict=True)
-        return Surrogate.fit(np.array(filters, np.int64), np.array(accuracy), self._seed)
-
-    def _filters(self, trial: FrozenTrial) -> list[int]:
-        return [trial.params[name] * self._space.multiple for name, _ in self._space.dimensions()]
 
 
 class OptunaSampler(AimedSampler):

@@ -182,32 +182,6 @@ def recommend(
     return chosen
 
 
-def least_certain(surrogate: Surrogate, pool: NDArray[np.int64], taken: NDArray[np.int64]) -> FilterSchedule | None:
-    """Of the schedules that may be the pool's best, the one whose accuracy is known least.
-
-    Those may be whose mean plus one sd reaches the best mean. A run there settles most about what to recommend; the
-    pool's best mean is often known well enough.
-
-    Args:
-        surrogate: Predicts.
-        pool: Schedules to choose from, shape `(m, n_stages)`.
-        taken: Schedules in training, shape `(n, n_stages)`: none within 0.2 octave (root mean square over stages) of
-            them is chosen.
-
-    Returns:
-        None when the pool holds no other.
-    """
-    pool, log_pool = np.unique(pool, axis=0), np.log2(np.unique(pool, axis=0))
-    for row in np.log2(taken):
-        free = ~_near(log_pool, row)
-        pool, log_pool = pool[free], log_pool[free]
-    if not len(pool):
-        return None
-    mean, sd = surrogate.predict(pool)
-    chosen = int(np.where(mean + sd >= mean.max(), sd, -1.0).argmax())
-    return FilterSchedule(tuple(int(f) for f in pool[chosen]))
-
-
 def unexplored_probability(
     surrogate: Surrogate,
     pool: NDArray[np.int64],

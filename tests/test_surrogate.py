@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.schedule import FilterSchedule
-from search.surrogate import RatioInterval, Surrogate, best_ratio, least_certain, recommend, unexplored_probability
+from search.surrogate import RatioInterval, Surrogate, best_ratio, recommend, unexplored_probability
 
 NOISE = 0.004
 GRID = np.array([(a, b, c) for a in range(2, 41) for b in range(2, 41) for c in range(2, 41)])
@@ -198,17 +198,6 @@ def test_a_pool_that_is_used_up_gives_fewer(surrogate):
     assert len(recommend(surrogate, pool, 4, [])) == 2
     assert recommend(surrogate, pool[:2], 4, [FilterSchedule((8, 8, 8))]) == []
     assert recommend(surrogate, pool[:0], 4, []) == []
-
-
-def test_the_least_certain_is_one_that_may_be_best_and_not_one_in_training(surrogate):
-    mean, sd = surrogate.predict(POOL)
-    chosen = np.array([least_certain(surrogate, POOL[::-1], POOL[:0]).filters])
-    its_mean, its_sd = surrogate.predict(chosen)
-    assert its_mean + its_sd >= mean.max()
-    assert its_sd == pytest.approx(sd[mean + sd >= mean.max()].max())
-    other = np.array([least_certain(surrogate, POOL, chosen).filters])
-    assert np.sqrt(((np.log2(chosen) - np.log2(other)) ** 2).mean()) >= 0.2
-    assert least_certain(surrogate, chosen, chosen) is None
 
 
 def test_something_better_is_likely_where_the_rule_is_bad_and_not_where_it_is_best(surrogate):
