@@ -67,6 +67,7 @@ class Surrogate:
     Assumes that accuracy is smooth in log filters. It misleads where accuracy jumps (a stage of one or two filters may
     do that), far outside the schedules seen, where it falls back to their trend, where runs sometimes collapse, and
     with few schedules, since the kernel is learnt from the same runs and then taken for known: its sd is too small.
+    So it is, by far, inside a budget when all runs lie at its edge; tests/benchmarks/samplers.md measures both.
     """
 
     _kernel: Any
@@ -326,7 +327,7 @@ def _maximise_posterior(
     """Log kernel parameters (bend, a length per stage, trend, white noise) of greatest posterior density.
 
     The log-normal priors matter below some 50 schedules: by likelihood alone everything is sometimes explained as
-    noise and the sd collapses, or noise as bends. Their effect is measured in tests/benchmarks/samplers.md.
+    noise and the sd collapses, or noise as bends.
     """
     lengths = [_LENGTH] * (len(start) - 3)
     centre, spread = np.array([_BEND, *lengths, _TREND, _NOISE]).T
