@@ -6,10 +6,11 @@ BIN := .venv/bin
 STUDY := studies/digits-mine
 
 .DEFAULT_GOAL := help
-.PHONY: help search calibration setup test test-all check lint clean
+.PHONY: help search calibration setup test test-all check bench-samplers lint clean
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s
+", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Another interpreter than python3: make PYTHON=python3.12 ..."
 
 search: setup ## Run the digits study, search to verdict, or go on where it stopped
@@ -28,6 +29,9 @@ test-all: setup ## Run every test, whole studies too
 
 check: lint ## Run what a change must pass: lint, then the tests with coverage
 	$(BIN)/python -m pytest -m "not slow" --cov=search
+
+bench-samplers: setup ## Measure samplers and the surrogate again, which takes an hour
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.samplers --write tests/benchmarks/samplers.md
 
 lint: setup ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

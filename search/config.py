@@ -222,8 +222,10 @@ class SearchConfig(Section):
     memory_weight: float = Field(
         0.005, ge=0, le=1, description="Accuracy (a fraction) one pays for halving the memory; weighted objective."
     )
-    sampler: Literal["band"] = Field(
-        "band", description="band: a random shape scaled until it just fits the budget aimed at."
+    sampler: Literal["qmc", "band", "macs", "random", "tpe", "gp", "nsga2"] = Field(
+        "qmc",
+        description="qmc: spread evenly over the space, scaled down where it breaks the budget aimed at, as are "
+        "Optuna's random, tpe, gp and nsga2; band: spread evenly, scaled until it just fits; macs: most MACs first.",
     )
     trials: Positive = Field(64, le=1_000_000, description="Finished trials the search ends with.")
     seeds_per_trial: int = Field(4, ge=1, le=64, description="Runs of each trial, trained in one pass where possible.")
