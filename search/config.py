@@ -41,6 +41,7 @@ def _text(example: str) -> WithJsonSchema:
 BudgetText = Annotated[Budget, PlainValidator(_parse_budget), PlainSerializer(str), _text("params <= 1500")]
 RuleText = Annotated[Rule, PlainValidator(_parse_rule), PlainSerializer(str), _text("geometric(2.5)")]
 Positive = Annotated[int, Field(ge=1)]
+SamplerName = Literal["qmc", "band", "macs", "random", "tpe", "gp", "nsga2"]
 Look = Annotated[int, Field(ge=1, le=100_000)]
 WorkerCount = Annotated[int, Field(ge=1, le=1024)]
 ClassLabel = Annotated[int, Field(ge=0)]
@@ -222,7 +223,7 @@ class SearchConfig(Section):
     memory_weight: float = Field(
         0.005, ge=0, le=1, description="Accuracy (a fraction) one pays for halving the memory; weighted objective."
     )
-    sampler: Literal["qmc", "band", "macs", "random", "tpe", "gp", "nsga2"] = Field(
+    sampler: SamplerName = Field(
         "qmc",
         description="qmc: spread evenly over the space, scaled down where it breaks the budget aimed at, as are "
         "Optuna's random, tpe, gp and nsga2; band: spread evenly, scaled until it just fits; macs: most MACs first.",

@@ -10,7 +10,7 @@ import zlib
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,10 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from scipy.stats import qmc
 
-from search.config import SearchConfig
+from search.config import SamplerName, SearchConfig
 from search.cost import Budget, CostModel
 from search.schedule import FilterSchedule
 from search.space import Space
-
-SamplerName = Literal["qmc", "band", "macs", "random", "tpe", "gp", "nsga2"]
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:

@@ -8,10 +8,10 @@ from benchmarks.truths import PlainCosts, planted, ridge
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
-from search.config import SearchConfig
+from search.config import SamplerName, SearchConfig
 from search.cost import Budget
 from search.errors import ConfigError
-from search.samplers import OptunaSampler, SamplerName, distributions, named_sampler
+from search.samplers import OptunaSampler, distributions, named_sampler
 from search.schedule import FilterSchedule
 from search.space import Range, Space
 
