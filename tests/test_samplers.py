@@ -3,7 +3,7 @@ from typing import get_args
 import numpy as np
 import optuna
 import pytest
-from benchmarks.samplers import fit_milliseconds, heading, measure, tables
+from benchmarks.samplers import fit_milliseconds, heading, measure, measure_coverage, tables
 from benchmarks.truths import PlainCosts, planted, ridge
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
@@ -196,7 +196,12 @@ def test_the_surrogate_recommends_better_than_luck_on_planted_surfaces():
     assert surrogate < luckiest / 2
     assert surrogate < 0.2
     kept.append(measure(truths[0], "tpe", True, 0, (30,)))
+    kept.append(measure_coverage(truths[0], "qmc", 0))
     page = "\n".join([*heading(None), *tables(kept, truths)])
     assert "| tpe, Optuna's own | " in page
-    assert page.count("| qmc | ") == 3
+    assert page.count("\n| qmc | ") == 3
+    assert page.count("\n| ridge | qmc | ") == 4
+    *_, shares = kept[-1]["shares"].values()
+    assert shares[0] < shares[1] < shares[2]
+    assert shares[2] > 0.8
     assert fit_milliseconds(truths[0], 30) > 0

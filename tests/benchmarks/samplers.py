@@ -142,10 +142,9 @@ def tables(kept, truths: list[Truth]) -> Iterator[str]:
     yield "Share of the schedules within the budget whose smooth accuracy is in the interval; nominal 50, 80, 95 %.\n"
     yield "| truth | sampler | trials | 50 % | 80 % | 95 % | repeats |"
     yield "|" + " --- |" * 7
-    for (name, runs), each in shares.items():
-        yield (
-            f"| {name} | {runs} | " + " | ".join(f"{100 * s:.0f}" for s in np.mean(each, axis=0)) + f" | {len(each)} |"
-        )
+    for (name, sampler, runs), each in sorted(shares.items()):
+        percent = " | ".join(f"{100 * share:.0f}" for share in np.mean(each, axis=0))
+        yield f"| {name} | {sampler} | {runs} | {percent} | {len(each)} |"
     yield "\n## Time of one fit\n"
     times = ", ".join(f"{fit_milliseconds(truths[0], runs):.0f} ms at {runs} runs" for runs in (30, 256, 1000))
     yield f"{times} (median of 5, processor time of one thread)."
@@ -153,7 +152,7 @@ def tables(kept, truths: list[Truth]) -> Iterator[str]:
 
 def _regret_table(truth: Truth, groups) -> Iterator[str]:
     rule = f"the best within {truth.budget} has {100 * truth.best:.2f} %"
-    yield f"## {truth.name}\n\nRegret in points, median (95 % interval); {rule}.\n"
+    yield f"## {truth.name}\n\nRegret in points, median (95 % interval, below 6 repeats the range); {rule}.\n"
     heads = [f"{what}, {trials}" for what in ("luckiest", "surrogate") for trials in CHECKPOINTS]
     yield "| sampler | " + " | ".join(heads) + " | repeats |"
     yield "| --- |" + " --- |" * (len(heads) + 1)
@@ -196,7 +195,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--arms", nargs="+", default=[*AIMED, *(f"own-{name}" for name in NATIVE)])
     parser.add_argument("--truths", default="", help="only those whose name contains this")
-    parser.add_argument("--kept", type=Path, default=Path("samplers.jsonl"))
+    parser.add_argument("--kept", type=Path, default=Path("build/samplers.jsonl"))
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -205,6 +204,7 @@ def main() -> None:
     truths = [*(nats.truths() if nats else ()), *planted()]
     chosen = [truth for truth in truths if options.truths in truth.name]
     arms = [(name.removeprefix("own-"), name.startswith("own-")) for name in options.arms]
+    options.kept.parent.mkdir(parents=True, exist_ok=True)
     continue_file(options.kept, chosen, arms, range(options.repeats))
     if options.write:
         kept = [json.loads(line) for line in options.kept.read_text().splitlines()]
