@@ -174,7 +174,10 @@ def _regret_table(truth: Truth, groups) -> Iterator[str]:
 def heading(nats: Nats | None) -> Iterator[str]:
     yield "# Samplers and the surrogate, measured\n"
     packages = ", ".join(f"{name} {version(name)}" for name in ("optuna", "scikit-learn", "scipy", "numpy", "torch"))
-    yield f"Made by `make bench-samplers`, {datetime.now(UTC):%Y-%m-%d}, Python {python_version()}, {packages}.\n"
+    yield (
+        f"Made by `make bench-samplers`, {datetime.now(UTC):%Y-%m-%d}, Python {python_version()}, {packages}; as many "
+        "repeats as each row says, which `--truths`, `--arms` and `--repeats` choose.\n"
+    )
     yield (
         "`luckiest`: the best score among the trials within the budget; `surrogate`: the best posterior mean among "
         "all schedules within it. The numbers behind them are trials. `Optuna's own` proposes from the whole space "
