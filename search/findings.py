@@ -3,13 +3,13 @@
 A pure projection of the storage; nothing here trains, chooses what to train, or writes.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search.cases import Case, Scores, correctness, judge, scores, stored_cases
+from search.cases import Case, Scores, correctness, judge, scores, stored_cases, stored_explorations
 from search.confirm import fit_surrogate
 from search.cost import Budget, Costs
 from search.plan import StudyPlan
@@ -57,6 +57,7 @@ class Finding:
         challengers: The challengers, in the order of the case.
         unexplored_probability: How likely a schedule that was not confirmed is better than the rule by more than the
             margin, as the surrogate has it; None without a surrogate.
+        margin_asked: The margin of terms chosen after looking; None for a verdict as planned.
     """
 
     case: Case
@@ -64,6 +65,7 @@ class Finding:
     rule: Confirmed
     challengers: tuple[Confirmed, ...]
     unexplored_probability: float | None
+    margin_asked: float | None = None
 
     @property
     def best(self) -> Confirmed:
@@ -106,6 +108,7 @@ class Findings:
         findings: One per case.
         rule_of_thumb: One per budget; empty without a surrogate.
         weighted: None without a surrogate.
+        explored: Verdicts on terms chosen after looking.
         sensitivities: How cases look at other learning rates, where probed.
         fidelity_checks: How brief training ranks beside full training, where probed.
     """
@@ -116,6 +119,7 @@ class Findings:
     weighted: WeightedBest | None
     sensitivities: tuple[Sensitivity, ...] = ()
     fidelity_checks: tuple[FidelityCheck, ...] = ()
+    explored: tuple[Finding, ...] = ()
 
 
 def conclude(plan: StudyPlan, storage: Storage) -> Findings:
@@ -127,7 +131,11 @@ def conclude(plan: StudyPlan, storage: Storage) -> Findings:
         _finding(plan, case, found, correct, surrogate, np.random.default_rng([plan.config.seed, 1, number]))
         for number, case in enumerate(cases)
     )
-    probed = tuple(sensitivities(plan, storage)), tuple(fidelity_checks(plan, storage))
+    probed = (
+        tuple(sensitivities(plan, storage)),
+        tuple(fidelity_checks(plan, storage)),
+        tuple(_explored(plan, storage, found, correct, surrogate)),
+    )
     if surrogate is None:
         return Findings(plan, findings, (), None, *probed)
     rng = np.random.default_rng([plan.config.seed, 2])
@@ -167,6 +175,21 @@ def _finding(
         tuple(confirmed(each.schedule, each.origin) for each in case.challengers),
         unexplored,
     )
+
+
+def _explored(
+    plan: StudyPlan,
+    storage: Storage,
+    found: Scores,
+    correct: Mapping[FilterSchedule, NDArray[np.float64]],
+    surrogate: Surrogate | None,
+) -> Iterator[Finding]:
+    for number, exploration in enumerate(stored_explorations(storage)):
+        terms = replace(plan, config=plan.config.model_copy(update={"confirm": exploration.confirm}))
+        for place, case in enumerate(exploration.cases):
+            rng = np.random.default_rng([plan.config.seed, 5, number, place])
+            finding = _finding(terms, case, found, correct, surrogate, rng)
+            yield replace(finding, margin_asked=exploration.confirm.margin)
 
 
 def _over_images(
