@@ -21,9 +21,18 @@ from search.cost import Budget, amount
 from search.data import Splits
 from search.evaluate import OnEpoch
 from search.folder import resume_command
+from search.probewording import terminal_lines
 from search.progress import Best, Progress
 from search.rules import Rule
-from search.wording import counted, percent, price_of_decision, short_budget, table_text, weighted_sentence
+from search.wording import (
+    counted,
+    forecast_note,
+    percent,
+    price_of_decision,
+    short_budget,
+    table_text,
+    weighted_sentence,
+)
 
 if TYPE_CHECKING:  # what trains takes seconds to load, and `status` does not need it
     from search.check import Forecast
@@ -277,11 +286,15 @@ def _standing_cells(standing: Standing) -> tuple[str, ...]:
 
 
 def show_outcome(findings: Findings, standings: Sequence[Standing]) -> None:
-    """The verdicts, what would decide those still open, and what the weighted objective prefers."""
+    """The verdicts, what would decide those still open, what speaks against trust, what the weights prefer."""
     show_standings(standings, findings.plan.config.confirm)
     for finding in findings.findings:
         if price := price_of_decision(finding):
             out.print(f"{short_budget(finding.case.budget)}: {price}")
+    if note := forecast_note(findings.findings):
+        out.print(note)
+    for doubt in terminal_lines(findings):
+        out.print(f"[yellow]{escape(doubt)}[/]")
     if findings.weighted:
         search = findings.plan.config.search
         out.print(weighted_sentence(findings.weighted, search.params_weight, search.memory_weight))

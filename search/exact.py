@@ -9,7 +9,8 @@ import numpy as np
 
 from search.cases import Case, Challenger, Standing
 from search.cost import Budget
-from search.findings import BestRatio, Confirmed, Finding, Findings, ratio_members
+from search.findings import Confirmed, Finding, Findings
+from search.growth import AtRatio, BestRatio, doubling, ratio_members
 from search.plan import StudyPlan
 from search.rules import Fit
 from search.schedule import FilterSchedule
@@ -115,4 +116,18 @@ def _best_ratios(plan: StudyPlan, truth: Truth) -> Iterator[BestRatio]:
             accuracies = truth.accuracies(filters)
             best = ratios[accuracies >= accuracies.max() - _SAME_ACCURACY]
             middle = float(best[(len(best) - 1) // 2])
-            yield BestRatio(budget, RatioInterval(middle, float(best.min()), float(best.max())), exact=True)
+            interval, reference = RatioInterval(middle, float(best.min()), float(best.max())), doubling(plan, budget)
+            curve = tuple(
+                _known(float(ratio), FilterSchedule(tuple(row.tolist())), float(accuracy), truth, reference)
+                for ratio, row, accuracy in zip(ratios, filters, accuracies, strict=True)
+            )
+            yield BestRatio(budget, interval, exact=True, curve=curve)
+
+
+def _known(
+    ratio: float, schedule: FilterSchedule, accuracy: float, truth: Truth, reference: FilterSchedule | None
+) -> AtRatio:
+    if reference is None:
+        return AtRatio(ratio, schedule, accuracy, 0.0, None)
+    gain = round(accuracy - _accuracy(truth, reference), _DECIMALS)
+    return AtRatio(ratio, schedule, accuracy, 0.0, Interval(gain, gain, gain))

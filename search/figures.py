@@ -1,59 +1,54 @@
-"""What a study found, as pictures: confirmation, accuracy against each cost, the growth ratio that serves best.
+"""What a study found, as pictures: confirmation, and accuracy against each cost.
 
-Owns marks, colours and layout; every number comes from `findings` and the trials. Colours are Okabe and Ito's, which
-people with any colour vision can tell apart, and each also goes with a mark or a word.
+Owns marks and layout; every number comes from `findings` and the trials.
 """
 
-import io
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Any, Literal
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from matplotlib.transforms import blended_transform_factory
 from numpy.typing import NDArray
 
 from search.config import ConfirmConfig
 from search.cost import CostName, amount
+from search.drawing import (
+    BLUE,
+    COLOURS,
+    GREY,
+    INK,
+    PALE,
+    SIGNS,
+    VERMILLION,
+    above,
+    beside,
+    draw_interval,
+    draw_margin,
+    paper,
+    side_handles,
+    signed,
+)
 from search.findings import Confirmed, Finding, Findings
 from search.verdict import Comparison, Outcome
-from search.wording import OUTCOMES, listed, number, origin_text, percent, question, ratio, share, short_budget
+from search.wording import OUTCOMES, listed, number, origin_text, percent, question, share, short_budget
 
-_WIDTH = 8.0  # inches; 800 pixels on a page
-_BLUE, _VERMILLION, _GREY, _INK, _PALE = "#0072B2", "#D55E00", "#6B6B6B", "#1A1A1A", "#ECECEC"
-COLOURS: dict[Outcome, str] = {"near-optimal": _BLUE, "not near-optimal": _VERMILLION, "undecided": _GREY}
-SIGNS: dict[Outcome, str] = {"near-optimal": "✓", "not near-optimal": "✗", "undecided": "?"}
-_SIDE_MARKS: dict[Outcome, str] = {"near-optimal": "o", "not near-optimal": "D", "undecided": "s"}
-_JUDGED_MARKS, _COMPARED_MARKS = "*XPdh", "osD^v<>pH8"
 _COST_LABELS: dict[CostName, str] = {
     "params": "parameters",
     "macs": "multiply-adds (MACs) per image",
     "activations": "activations per image",
     "memory": "predicted training memory",
 }
-_STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib, so files are the same everywhere
-    "font.size": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#8A8A8A",
-    "axes.labelcolor": _INK,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "svg.hashsalt": "filter-search",  # the same picture is the same file
-    "svg.fonttype": "path",
-    "savefig.facecolor": "white",
+_JUDGED_MARKS, _COMPARED_MARKS = "*XPdh", "osD^v<>pH8"
+_SIDES: dict[Outcome, str] = {
+    "not near-optimal": "better by more than the margin",
+    "near-optimal": "not better by more than the margin",
+    "undecided": "open",
 }
 
 
@@ -72,22 +67,6 @@ class TrialPoint:
     accuracy: float
 
 
-def to_svg(figure: Figure) -> str:
-    """The figure as SVG text, the same for the same figure."""
-    text = io.StringIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()
-
-
-def to_png(figure: Figure) -> bytes:
-    """The figure as a PNG of 1,600 pixels' width, sharp at 800."""
-    image = io.BytesIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(image, format="png", dpi=200, metadata={"Software": None})
-    return image.getvalue()
-
-
 def confirmation(findings: Findings) -> Figure:
     """Per case: every challenger's mean test accuracy minus the rule's, with simultaneous limits, against the margin.
 
@@ -100,7 +79,7 @@ def confirmation(findings: Findings) -> Figure:
     summary = textwrap.wrap(_summary(findings.findings), 100)
     top, bottom = 0.5 + 0.21 * len(summary), 0.98
     height = top + bottom + 0.25 * rows[-1].bottom
-    with _figure(height) as figure:
+    with paper(height) as figure:
         axes = figure.add_axes((0.31, bottom / height, 0.38, 1 - (top + bottom) / height))
         figure.text(0.015, 1 - 0.13 / height, title, size=14, weight="bold", va="top")
         figure.text(0.015, 1 - 0.42 / height, "\n".join(summary), size=10, va="top", linespacing=1.35)
@@ -110,7 +89,7 @@ def confirmation(findings: Findings) -> Figure:
                 _draw_heading(figure, axes, row, confirm.margin)
             else:
                 _draw_comparison(figure, axes, row, row.challenger, confirm.margin)
-        figure.legend(handles=_side_handles(), loc="lower center", ncols=3, frameon=False, fontsize=9)
+        figure.legend(handles=side_handles(_SIDES), loc="lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
@@ -119,13 +98,13 @@ def accuracy_against_cost(findings: Findings, trials: Sequence[TrialPoint], cost
 
     The front is the best validation accuracy from left to right, a description of the search and not a finding.
     """
-    with _figure(4.4) as figure:
+    with paper(4.4) as figure:
         axes = figure.add_axes((0.085, 0.13, 0.635, 0.715))
         title = f"Validation accuracy against {_COST_LABELS[cost]}"
         figure.text(0.015, 0.97, title, size=11.5, weight="bold", va="top")
         axes.set_xlabel(_COST_LABELS[cost])
         axes.set_ylabel("validation accuracy (%)")
-        axes.grid(color=_PALE, linewidth=0.8)
+        axes.grid(color=PALE, linewidth=0.8)
         axes.set_axisbelow(True)
         _draw_trials(axes, findings, trials)
         _draw_front(axes, trials)
@@ -133,44 +112,6 @@ def accuracy_against_cost(findings: Findings, trials: Sequence[TrialPoint], cost
         _scale_accuracy(axes, [trial.accuracy for trial in trials])
         axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, fontsize=9, borderaxespad=0)
     return figure
-
-
-def ratios(findings: Findings) -> Figure:
-    """Per budget: the growth ratio that serves best with its interval, and where doubling lies.
-
-    Args:
-        findings: With at least one rule of thumb.
-    """
-    found = findings.rule_of_thumb
-    height = 1.25 + 0.34 * len(found)
-    with _figure(height) as figure:
-        axes = figure.add_axes((0.26, 0.62 / height, 0.5, 0.34 * len(found) / height))
-        figure.text(0.015, 1 - 0.13 / height, "Growth ratio that serves best", size=11.5, weight="bold", va="top")
-        axes.set_xscale("log", base=2)
-        axes.set_xlim(0.23, 4.4)
-        axes.set_ylim(len(found) - 0.5, -0.5)
-        axes.xaxis.set_major_locator(FixedLocator([0.25, 0.5, 1, 2, 4]))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: ratio(value)))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel("filters of a stage over filters of the stage before")
-        axes.axvline(2, color=_INK, linewidth=1.2, linestyle=(0, (4, 2)))
-        _above(axes, 2, "doubling")
-        axes.set_yticks(range(len(found)), [short_budget(each.budget) for each in found])
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        for place, each in enumerate(found):
-            interval = each.interval
-            axes.plot([interval.low, interval.high], [place, place], color=_BLUE, linewidth=2.2)
-            axes.plot(interval.ratio, place, "o", color=_BLUE, markersize=7)
-            text = f"{ratio(interval.ratio)}  [{ratio(interval.low)}, {ratio(interval.high)}]"
-            _beside(figure, axes, 0.785, place, text)
-    return figure
-
-
-@contextmanager
-def _figure(height: float) -> Iterator[Figure]:
-    with mpl.rc_context(_STYLE):
-        yield Figure(figsize=(_WIDTH, height))
 
 
 @dataclass(frozen=True)
@@ -236,40 +177,29 @@ def _draw_heading(figure: Figure, axes: Axes, row: _Row, margin: float) -> None:
     rule = finding.rule
     accuracy = f", {percent(rule.accuracy.mean)}" if rule.accuracy else ""
     axes.plot([0.015, 0.985], [row.bottom - 1.3] * 2, transform=transform, color="#C8C8C8", linewidth=1, clip_on=False)
-    _beside(figure, axes, 0.015, row.centre, short_budget(finding.case.budget), weight="bold")
-    _beside(figure, axes, 0.31, row.centre, f"{finding.case.rule}: {rule.schedule}{accuracy}")
+    beside(figure, axes, 0.015, row.centre, short_budget(finding.case.budget), weight="bold")
+    beside(figure, axes, 0.31, row.centre, f"{finding.case.rule}: {rule.schedule}{accuracy}")
     verdict = f"{SIGNS[outcome]} {outcome}"
-    _beside(figure, axes, 0.985, row.centre, verdict, COLOURS[outcome], "right", "bold")
-    span = [row.bottom, row.bottom + len(finding.challengers)]
-    axes.fill_betweenx(span, 0, 100 * margin, color="#E4E4E4", linewidth=0)
-    axes.plot([0, 0], span, color=_INK, linewidth=1.2)
-    axes.plot([100 * margin] * 2, span, color=_INK, linewidth=1, linestyle=(0, (4, 2)))
+    beside(figure, axes, 0.985, row.centre, verdict, COLOURS[outcome], "right", "bold")
+    draw_margin(axes, (row.bottom, row.bottom + len(finding.challengers)), margin)
 
 
 def _draw_comparison(figure: Figure, axes: Axes, row: _Row, challenger: Confirmed, margin: float) -> None:
     comparison = row.finding.verdict.comparisons[str(challenger.schedule)]
     label = f"{challenger.schedule}  {origin_text(challenger.origin)}"
-    _beside(figure, axes, 0.03, row.centre, textwrap.shorten(label, 34, placeholder="…") if len(label) > 34 else label)
+    beside(figure, axes, 0.03, row.centre, textwrap.shorten(label, 34, placeholder="…") if len(label) > 34 else label)
     if not comparison.runs:
-        _beside(figure, axes, 0.705, row.centre, "no look yet", _GREY)
+        beside(figure, axes, 0.705, row.centre, "no look yet", GREY)
         return
     outcome = _side(comparison, margin)
-    colour = COLOURS[outcome]
-    left, right = axes.get_xlim()
     low, mean, high = (100 * value for value in (comparison.low, comparison.mean, comparison.high))
-    axes.plot([max(low, left), min(high, right)], [row.centre] * 2, color=colour, linewidth=2.2, solid_capstyle="butt")
-    if left < mean < right:
-        axes.plot(mean, row.centre, _SIDE_MARKS[outcome], color=colour, markersize=6.5)
-    if low < left:
-        axes.plot(left, row.centre, "<", color=colour, clip_on=False)
-    if high > right:
-        axes.plot(right, row.centre, ">", color=colour, clip_on=False)
-    _beside(figure, axes, 0.705, row.centre, _signed(mean), colour)
+    draw_interval(axes, row.centre, (low, mean, high), outcome)
+    beside(figure, axes, 0.705, row.centre, signed(mean), COLOURS[outcome])
     if row.finding.verdict.exact:
-        _beside(figure, axes, 0.985, row.centre, "known", _GREY, "right")
+        beside(figure, axes, 0.985, row.centre, "known", GREY, "right")
         return
-    _beside(figure, axes, 0.775, row.centre, f"[{_signed(low)}, {_signed(high)}]")
-    _beside(figure, axes, 0.985, row.centre, f"{comparison.runs} runs", _GREY, "right")
+    beside(figure, axes, 0.775, row.centre, f"[{signed(low)}, {signed(high)}]")
+    beside(figure, axes, 0.985, row.centre, f"{comparison.runs} runs", GREY, "right")
 
 
 def _side(comparison: Comparison, margin: float) -> Outcome:
@@ -279,37 +209,6 @@ def _side(comparison: Comparison, margin: float) -> Outcome:
     return "near-optimal" if comparison.settled else "undecided"
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _side_handles() -> list[Line2D]:
-    said: dict[Outcome, str] = {
-        "not near-optimal": "better by more than the margin",
-        "near-optimal": "not better by more than the margin",
-        "undecided": "open",
-    }
-    return [
-        Line2D([], [], color=COLOURS[outcome], marker=_SIDE_MARKS[outcome], linewidth=2.2, label=said[outcome])
-        for outcome in OUTCOMES
-    ]
-
-
-def _beside(
-    figure: Figure,
-    axes: Axes,
-    x: float,
-    y: float,
-    text: str,
-    colour: str = _INK,
-    align: Literal["left", "right"] = "left",
-    weight: Literal["normal", "bold"] = "normal",
-) -> None:
-    """Text anywhere in the figure: x as a fraction of it, y in data."""
-    transform = blended_transform_factory(figure.transFigure, axes.transData)
-    axes.text(x, y, text, transform=transform, color=colour, ha=align, va="center", weight=weight)
-
-
 def _draw_trials(axes: Axes, findings: Findings, trials: Sequence[TrialPoint]) -> None:
     rules = findings.plan.config.rules
     judged, compared = ([str(rule) for rule in which] for which in (rules.judged, rules.compared))
@@ -317,10 +216,10 @@ def _draw_trials(axes: Axes, findings: Findings, trials: Sequence[TrialPoint]) -
     axes.plot(*_columns(sampled), ".", color="#9A9A9A", markersize=6, label="sampled")
     for rule, mark in zip(compared, cycle(_COMPARED_MARKS), strict=False):
         own = _columns([trial for trial in trials if trial.origin == rule])
-        axes.plot(*own, mark, mfc="white", mec=_BLUE, mew=1.2, markersize=6.5, label=rule, zorder=3)
+        axes.plot(*own, mark, mfc="white", mec=BLUE, mew=1.2, markersize=6.5, label=rule, zorder=3)
     for rule, mark in zip(judged, cycle(_JUDGED_MARKS), strict=False):
         own = _columns([trial for trial in trials if trial.origin == rule])
-        axes.plot(*own, mark, mfc=_VERMILLION, mec="white", markersize=15, label=f"{rule} (judged)", zorder=4)
+        axes.plot(*own, mark, mfc=VERMILLION, mec="white", markersize=15, label=f"{rule} (judged)", zorder=4)
 
 
 def _columns(trials: Sequence[TrialPoint]) -> tuple[list[int], list[float]]:
@@ -337,7 +236,7 @@ def _draw_front(axes: Axes, trials: Sequence[TrialPoint]) -> None:
     costs = [trial.cost for trial in ordered]
     best: NDArray[np.float64] = np.minimum.accumulate([_error(trial.accuracy) for trial in ordered] or [1.0])
     axes.plot(
-        costs, best[: len(costs)], color=_INK, linewidth=1.1, drawstyle="steps-post", label="best so far, by cost"
+        costs, best[: len(costs)], color=INK, linewidth=1.1, drawstyle="steps-post", label="best so far, by cost"
     )
 
 
@@ -353,18 +252,11 @@ def _scale_cost(axes: Axes, findings: Findings, trials: Sequence[TrialPoint], co
     axes.xaxis.set_minor_formatter(NullFormatter())
     last = -math.inf
     for limit in sorted(limits):
-        axes.axvline(limit, color=_INK, linewidth=1.2, linestyle=(0, (4, 2)))
+        axes.axvline(limit, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
         here = math.log(limit / min(shown)) / math.log(1.4 * max(shown) / min(shown))
         if here - last > 0.2:  # of the axis; labels nearer to each other would overlap
-            _above(axes, limit, f"budget {amount(cost, limit)}")
+            above(axes, limit, f"budget {amount(cost, limit)}")
             last = here
-
-
-def _above(axes: Axes, x: float, text: str) -> None:
-    """A label above the axes at a place on them."""
-    axes.annotate(
-        text, (x, 1), (0, 4), xycoords=("data", "axes fraction"), textcoords="offset points", ha="center", fontsize=9
-    )
 
 
 def _scale_accuracy(axes: Axes, accuracies: Sequence[float]) -> None:

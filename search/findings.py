@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from search.cases import Case, Scores, correctness, judge, scores, stored_cases, stored_explorations
 from search.confirm import fit_surrogate
 from search.cost import Budget, Costs
+from search.growth import BestRatio, best_ratios
 from search.plan import StudyPlan
-from search.rules import Rule, fit
 from search.schedule import FilterSchedule
 from search.soundness import FidelityCheck, Sensitivity, fidelity_checks, sensitivities
 from search.study import Storage
-from search.surrogate import RatioInterval, Surrogate, best_ratio, unexplored_probability
+from search.surrogate import Surrogate, unexplored_probability
 from search.verdict import Interval, Verdict, image_bootstrap, mean_interval
 
-_RATIOS = np.geomspace(1 / 4, 4, 33)
+COLLAPSE = 0.1
+"""How far below its schedule's median a run has collapsed: ten times what the noisiest seeds differ by (a point)."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Confirmed:
         runs: Runs behind it.
         images: Bootstrap interval over test images of its accuracy minus the rule's, limits as in a comparison: the
             lower one holds for all challengers together, the upper one for this challenger. None for the rule itself.
+        collapsed: How many of the runs collapsed (see `collapsed_runs`).
     """
 
     schedule: FilterSchedule
@@ -44,6 +46,7 @@ class Confirmed:
     accuracy: Interval | None
     runs: int
     images: Interval | None
+    collapsed: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,21 +74,6 @@ class Finding:
     def best(self) -> Confirmed:
         """The challenger furthest ahead of the rule in equally many runs; the rule's own schedule where none is."""
         return next((each for each in self.challengers if str(each.schedule) == self.verdict.best), self.rule)
-
-
-@dataclass(frozen=True)
-class BestRatio:
-    """The growth ratio that serves best under one budget.
-
-    Attributes:
-        budget: The budget.
-        interval: Of the ratio: by the surrogate, or of the ratios whose schedules are best alike.
-        exact: Whether it is read off known accuracies, not off the surrogate.
-    """
-
-    budget: Budget
-    interval: RatioInterval
-    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,9 +127,8 @@ def conclude(plan: StudyPlan, storage: Storage) -> Findings:
     if surrogate is None:
         return Findings(plan, findings, (), None, *probed)
     rng = np.random.default_rng([plan.config.seed, 2])
-    return Findings(
-        plan, findings, tuple(_ratios(plan, surrogate, rng)), _weighted_best(plan, surrogate, rng), *probed
-    )
+    thumb = tuple(best_ratios(plan, surrogate, cases, found, rng))
+    return Findings(plan, findings, thumb, _weighted_best(plan, surrogate, rng), *probed)
 
 
 def _finding(
@@ -162,7 +149,8 @@ def _finding(
                 correct[case.schedule], correct[schedule], confidence, len(case.challengers), int(rng.integers(2**63))
             )
         accuracy = mean_interval(runs, confidence) if len(runs) > 1 else None
-        return Confirmed(schedule, origin, plan.cost_model.costs(schedule), accuracy, len(runs), images)
+        costs = plan.cost_model.costs(schedule)
+        return Confirmed(schedule, origin, costs, accuracy, len(runs), images, collapsed_runs(runs))
 
     unexplored = None
     if surrogate is not None:
@@ -192,6 +180,19 @@ def _explored(
             yield replace(finding, margin_asked=exploration.confirm.margin)
 
 
+def collapsed_runs(runs: NDArray[np.float64]) -> int:
+    """How many runs ended more than 10 points below their schedule's median run, or diverged.
+
+    Measured from the median, which runs that collapse do not move while they are the fewer half. It misleads where
+    accuracy spreads over tens of points without any run failing, as after too little training, and where accuracies
+    are so low that no run can lie 10 points below another.
+
+    Args:
+        runs: Test accuracies of one schedule, shape `(n_runs,)`; 0 for a run that diverged.
+    """
+    return int(np.sum((runs < np.median(runs) - COLLAPSE) | (runs == 0))) if len(runs) else 0
+
+
 def _over_images(
     rule: NDArray[np.float64], challenger: NDArray[np.float64], confidence: float, challengers: int, seed: int
 ) -> Interval:
@@ -214,32 +215,6 @@ def _unconfirmed(plan: StudyPlan, case: Case, rng: np.random.Generator) -> NDArr
     for schedule in (case.schedule, *(each.schedule for each in case.challengers)):
         pool = pool[(pool != np.array(schedule.filters)).any(axis=1)]
     return pool
-
-
-def ratio_members(plan: StudyPlan, budget: Budget) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Growth ratios tried under a budget, shape `(n,)`, and their fitted schedules, shape `(n, n_stages)`.
-
-    Ratios without a member within budget and space are left out; nothing grows in a space of one stage.
-    """
-    space = plan.space
-    fits = (
-        (ratio, fit(Rule("geometric", ratio), budget, plan.cost_model, space.stages, space.multiple))
-        for ratio in (_RATIOS if space.stages > 1 else ())
-    )
-    members = [(ratio, fitted.schedule.filters) for ratio, fitted in fits if fitted and fitted.schedule in space]
-    return (
-        np.array([ratio for ratio, _ in members]),
-        np.array([filters for _, filters in members], np.int64).reshape(-1, space.stages),
-    )
-
-
-def _ratios(plan: StudyPlan, surrogate: Surrogate, rng: np.random.Generator) -> list[BestRatio]:
-    found = []
-    for budget in plan.config.budgets:
-        ratios, filters = ratio_members(plan, budget)
-        if len(ratios) > 1:
-            found.append(BestRatio(budget, best_ratio(surrogate, ratios, filters, rng)))
-    return found
 
 
 def _weighted_best(plan: StudyPlan, surrogate: Surrogate, rng: np.random.Generator) -> WeightedBest | None:

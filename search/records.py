@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.findings import Confirmed, Finding, Findings
 from search.folder import write_json, write_whole
+from search.growth import BestRatio
 from search.soundness import FidelityCheck, Sensitivity
 from search.study import PURPOSES, Storage, accuracy_of, costs_of
 from search.verdict import Comparison, Interval
@@ -99,16 +100,7 @@ def verdict_values(findings: Findings) -> dict[str, Any]:
         "confidence": confirm.confidence,
         "fingerprint": findings.plan.config.fingerprint(),
         "verdicts": [_verdict(finding, confirm.margin) for finding in (*findings.findings, *findings.explored)],
-        "rule_of_thumb": [
-            {
-                "cost": each.budget.cost,
-                "limit": each.budget.limit,
-                "ratio": each.interval.ratio,
-                "low": each.interval.low,
-                "high": each.interval.high,
-            }
-            for each in findings.rule_of_thumb
-        ],
+        "rule_of_thumb": [_best_ratio(each) for each in findings.rule_of_thumb],
         "weighted": _weighted(findings),
         "sensitivity": [_sensitivity(each) for each in findings.sensitivities],
         "fidelity": [_fidelity(each) for each in findings.fidelity_checks],
@@ -143,6 +135,32 @@ def _challenger(finding: Finding, challenger: Confirmed) -> dict[str, Any]:
         "origin": challenger.origin,
         "difference": _interval(comparison),
         "over_images": _interval(challenger.images),
+    }
+
+
+def _best_ratio(best: BestRatio) -> dict[str, Any]:
+    return {
+        "cost": best.budget.cost,
+        "limit": best.budget.limit,
+        "ratio": best.interval.ratio,
+        "low": best.interval.low,
+        "high": best.interval.high,
+        "curve": [
+            {
+                "ratio": each.ratio,
+                "schedule": str(each.schedule),
+                "accuracy": each.accuracy,
+                "sd": each.sd,
+                "over_doubling": _interval(each.gain),
+            }
+            for each in best.curve
+        ],
+        "confirmed": [
+            {"ratio": each.ratio, "schedule": str(each.schedule)}
+            | (_interval(each.accuracy) or {})
+            | {"runs": each.runs, "over_doubling": _interval(each.gain)}
+            for each in best.confirmed
+        ],
     }
 
 
@@ -182,7 +200,8 @@ def _fidelity(check: FidelityCheck) -> dict[str, Any]:
 
 
 def _accuracy(confirmed: Confirmed) -> dict[str, Any]:
-    return {**(_interval(confirmed.accuracy) or {"mean": None, "low": None, "high": None}), "runs": confirmed.runs}
+    known = _interval(confirmed.accuracy) or {"mean": None, "low": None, "high": None}
+    return known | {"runs": confirmed.runs, "collapsed_runs": confirmed.collapsed}
 
 
 def _interval(interval: Interval | Comparison | None) -> dict[str, Any] | None:

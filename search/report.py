@@ -16,16 +16,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
-from search import figures, wording
+from search import drawing, figures, probefigures, probewording, ratiofigures, wording
 from search.cost import CostName, Costs, amount
 from search.data import Splits
 from search.figures import TrialPoint
 from search.findings import Confirmed, Finding, Findings, by_budget
 from search.folder import make, write_whole
+from search.growth import BestRatio
 from search.pages import fill
 from search.progress import progress
 from search.rules import Fit
 from search.schedule import FilterSchedule
+from search.soundness import FidelityCheck
 from search.study import Storage, accuracy_of, costs_of
 from search.verdict import Outcome
 
@@ -85,6 +87,31 @@ class BestRow:
     costs: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class RatioRow:
+    """The growth ratio that serves best under one budget, as the page's table shows it."""
+
+    budget: str
+    ratio: str
+    limits: str
+    doubling: str
+    enough: str
+
+
+@dataclass(frozen=True)
+class FidelityRow:
+    """How brief training ranked beside full training under one budget, as the page's table shows it."""
+
+    budget: str
+    misleads: bool
+    schedules: int
+    between_fidelities: str
+    between_brief: str
+    between_full: str
+    shortfall: str
+    reading: str
+
+
 def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
     """Write report.html and its figures as SVG and PNG; return the page's path.
 
@@ -99,11 +126,15 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
         "question": findings.plan.config.question,
         "answer": wording.answer(findings.findings),
         "cards": [_card(findings, finding) for finding in findings.findings],
+        "forecast_note": wording.forecast_note(findings.findings),
         "pictures": pictures,
         "best": _best_rows(findings),
         "rules": _rule_tables(findings, trials),
-        "rules_of_thumb": [wording.ratio_sentence(each) for each in findings.rule_of_thumb],
+        "rules_of_thumb": [_ratio_row(findings, each) for each in findings.rule_of_thumb],
         "weighted": _weighted(findings),
+        "learning_rates": probewording.sensitivity_sentences(findings, findings.sensitivities),
+        "fidelity": [_fidelity_row(check) for check in findings.fidelity_checks],
+        "fidelity_warnings": list(filter(None, map(probewording.fidelity_warning, findings.fidelity_checks))),
         "splits": _splits(findings),
         "progress": progress(storage),
         "environment": _environment(folder),
@@ -117,7 +148,8 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
 def _write_pictures(folder: Path, findings: Findings, trials: Sequence[FrozenTrial]) -> Iterator[Picture]:
     """Every figure there is something to show in."""
     make(folder / "figures")
-    margin = wording.points(findings.plan.config.confirm.margin)
+    confirm = findings.plan.config.confirm
+    margin = wording.points(confirm.margin)
     if findings.findings:
         yield _write_picture(
             folder,
@@ -132,10 +164,29 @@ def _write_pictures(folder: Path, findings: Findings, trials: Sequence[FrozenTri
         yield _write_picture(
             folder,
             "ratios",
-            figures.ratios(findings),
+            ratiofigures.ratios(findings),
             "Interval plot of the growth ratio that serves best under each budget, with doubling marked at 2. "
             + " ".join(map(wording.ratio_sentence, findings.rule_of_thumb)),
             "Doubling is the dashed line at 2; under a budget whose line misses it, another ratio serves better.",
+        )
+    if any(map(ratiofigures.shows_falloff, findings.rule_of_thumb)):
+        yield _write_picture(
+            folder,
+            "falloff",
+            ratiofigures.falloff(findings),
+            "Line plots of accuracy minus doubling's against the growth ratio, one for each budget. "
+            + " ".join(_rule_of_thumb(findings, each) for each in findings.rule_of_thumb),
+            "Above the line at 0 a ratio serves better than doubling, below it worse; above the grey band it is "
+            f"better by more than {margin}. The lines have kinks since filters are whole numbers.",
+        )
+    if findings.sensitivities:
+        yield _write_picture(
+            folder,
+            "learning-rates",
+            probefigures.learning_rates(findings),
+            "Interval plot of the leading challenger's test accuracy minus the rule's at three learning rates. "
+            + " ".join(probewording.sensitivity_sentences(findings, findings.sensitivities)),
+            "The three lines of a verdict should lie on the same side of the grey band's right edge.",
         )
     for cost in _known_costs(findings) if trials else ():
         shown = [TrialPoint(trial.user_attrs["origin"], costs_of(trial)[cost], accuracy_of(trial)) for trial in trials]
@@ -154,9 +205,9 @@ def _known_costs(findings: Findings) -> tuple[CostName, ...]:
 
 
 def _write_picture(folder: Path, name: str, figure: Figure, alt: str, reading: str) -> Picture:
-    svg = figures.to_svg(figure)
+    svg = drawing.to_svg(figure)
     write_whole(folder / "figures" / f"{name}.svg", svg)
-    write_whole(folder / "figures" / f"{name}.png", figures.to_png(figure))
+    write_whole(folder / "figures" / f"{name}.png", drawing.to_png(figure))
     uri = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
     return Picture(name, uri, alt, reading)
 
@@ -179,12 +230,13 @@ def _card(findings: Findings, finding: Finding) -> Card:
     facts.append(("margin", wording.points(confirm.margin)))
     remarks = (
         wording.price_of_decision(finding),
+        wording.collapse_sentence(finding),
         wording.image_sentence(finding, confirm),
         wording.unexplored_sentence(finding, confirm),
     )
     return Card(
         outcome=verdict.outcome,
-        sign=figures.SIGNS[verdict.outcome],
+        sign=drawing.SIGNS[verdict.outcome],
         title=f"{case.rule} within {wording.budget_text(case.budget)}",
         sentence=wording.headline(finding, confirm),
         facts=tuple(facts),
@@ -274,6 +326,36 @@ def _test_text(confirmed: Confirmed) -> str:
 def _weighted(findings: Findings) -> str | None:
     search, best = findings.plan.config.search, findings.weighted
     return None if best is None else wording.weighted_sentence(best, search.params_weight, search.memory_weight)
+
+
+def _rule_of_thumb(findings: Findings, best: BestRatio) -> str:
+    falloff = wording.falloff_sentence(best, findings.plan.config.confirm.margin)
+    return " ".join(filter(None, (wording.ratio_sentence(best), falloff)))
+
+
+def _ratio_row(findings: Findings, best: BestRatio) -> RatioRow:
+    interval, enough = best.interval, best.within(findings.plan.config.confirm.margin)
+    return RatioRow(
+        wording.short_budget(best.budget),
+        wording.ratio(interval.ratio),
+        wording.ratio_range(interval.low, interval.high),
+        "inside" if interval.low <= 2 <= interval.high else "outside",
+        wording.ratio_range(*enough) if enough else "",
+    )
+
+
+def _fidelity_row(check: FidelityCheck) -> FidelityRow:
+    limits = f"{check.shortfall.low:+.2f} to {check.shortfall.high:+.2f}"
+    return FidelityRow(
+        wording.short_budget(check.budget),
+        check.misleads,
+        check.schedules,
+        f"{check.between_fidelities:.2f}",
+        f"{check.between_brief:.2f}",
+        f"{check.between_full:.2f}",
+        f"{check.shortfall.mean:+.2f} ({limits})".replace("-", "\N{MINUS SIGN}"),
+        probewording.fidelity_reading(check),
+    )
 
 
 def _splits(findings: Findings) -> dict[str, int]:

@@ -201,7 +201,7 @@ def difference(rule: NDArray[np.float64], rival: NDArray[np.float64], confidence
 
 
 def fidelity_checks(plan: StudyPlan, storage: Storage) -> list[FidelityCheck]:
-    """One for each budget of which at least four schedules were trained both ways."""
+    """One for each budget of which at least four schedules were trained both ways and have ranks."""
     soundness, training = plan.config.soundness, plan.config.training
     if not soundness.fidelity_schedules:
         return []
@@ -219,7 +219,7 @@ def fidelity_checks(plan: StudyPlan, storage: Storage) -> list[FidelityCheck]:
             brief, full = (np.array(arm) for arm in zip(*complete, strict=True))
             rng = np.random.default_rng([plan.config.seed, 4, number])
             found.append(_compare_fidelities(budget, brief, full, plan, rng))
-    return found
+    return [check for check in found if check is not None]
 
 
 def _compare_fidelities(
@@ -228,8 +228,11 @@ def _compare_fidelities(
     full: NDArray[np.float64],
     plan: StudyPlan,
     rng: np.random.Generator,
-) -> FidelityCheck:
+) -> FidelityCheck | None:
+    """None where ranks do not exist, since all schedules tie in all runs but one of either fidelity."""
     together, within_brief, within_full = rank_correlations(brief, full)
+    if not all(map(math.isfinite, (together, within_brief, within_full))):
+        return None
     shortfalls = []
     for _ in range(_RESAMPLES):
         rows = rng.integers(len(brief), size=len(brief))
@@ -251,6 +254,9 @@ def rank_correlations(brief: NDArray[np.float64], full: NDArray[np.float64]) -> 
     Args:
         brief: Accuracies, shape `(n_schedules, n_runs)`, at least two of both.
         full: Likewise; the seeds are other ones.
+
+    Returns:
+        Over the pairs of runs in which schedules do not all tie; NaN where there is no such pair.
     """
     runs = brief.shape[1]
     ranks = rankdata(np.concatenate([brief, full], axis=1), axis=0)
@@ -260,10 +266,15 @@ def rank_correlations(brief: NDArray[np.float64], full: NDArray[np.float64]) -> 
         correlation = (ranks.T @ ranks) / np.outer(length, length)
     apart = np.triu_indices(runs, 1)
     return (
-        float(np.nanmean(correlation[:runs, runs:])),
-        float(np.nanmean(correlation[:runs, :runs][apart])),
-        float(np.nanmean(correlation[runs:, runs:][apart])),
+        _known_mean(correlation[:runs, runs:]),
+        _known_mean(correlation[:runs, :runs][apart]),
+        _known_mean(correlation[runs:, runs:][apart]),
     )
+
+
+def _known_mean(values: NDArray[np.float64]) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else math.nan
 
 
 def _shortfall(together: float, within_brief: float, within_full: float) -> float:

@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, get_args
 
 from search.config import ConfirmConfig, SamplerName
 from search.cost import Budget, CostName, amount, exact_amount
+from search.outlook import LIKELY
 from search.rules import Rule
 from search.tableconfig import TableConfig
 from search.verdict import Interval, Outcome
 
 if TYPE_CHECKING:  # its values are described, not made; loading what makes them takes seconds
-    from search.findings import BestRatio, Confirmed, Finding, WeightedBest
+    from search.findings import Confirmed, Finding, WeightedBest
+    from search.growth import BestRatio
 
 OUTCOMES: tuple[Outcome, ...] = ("not near-optimal", "near-optimal", "undecided")
+
+FORECASTS_KEPT = (0.6, 0.83)
+"""Least and greatest share of simulated forecasts that came true (studies/calibration/prices.csv)."""
 
 
 def budget_text(budget: Budget) -> str:
@@ -195,15 +200,43 @@ def price_of_decision(finding: Finding) -> str | None:
     if not verdict.runs:
         return "What a decision costs cannot be said before the first look."
     if verdict.runs_to_decide is None:
+        known = [verdict.comparisons[name] for name in verdict.unsettled]
+        if all((each.low, each.high) == (-1, 1) for each in known):
+            return "What a decision costs cannot be said: all runs agree, so nothing is known of their spread."
         return "No affordable number of runs would likely decide it: the difference is too close to the margin."
-    others = (
-        f"of the {len(verdict.unsettled)} schedules still open" if len(verdict.unsettled) > 1 else verdict.unsettled[0]
-    )
-    more = (verdict.runs_to_decide - verdict.runs) * (1 + len(verdict.unsettled))
-    each = "of each " if len(verdict.unsettled) > 1 else "of "
+    count = len(verdict.unsettled)
+    others = f"the {count} schedules still open" if count > 1 else verdict.unsettled[0]
+    each = "each of " if count > 1 else ""
+    more = (verdict.runs_to_decide - verdict.runs) * (1 + count)
     return (
-        f"{counted(verdict.runs_to_decide, 'run')} of {finding.case.schedule} and {each}{others}, about {more:,} more "
-        "in all, would decide it with a chance of about 80 %."
+        f"About {more:,} more runs would likely decide it: {verdict.runs_to_decide:,} in place of {verdict.runs:,} "
+        f"for {finding.case.schedule} and for {each}{others}."
+    )
+
+
+def forecast_note(findings: Sequence[Finding]) -> str | None:
+    """How far to trust the prices of a decision; None where none was named."""
+    if all(finding.verdict.runs_to_decide is None for finding in findings):
+        return None
+    least, most = (share(kept) for kept in FORECASTS_KEPT)
+    return (
+        f"How many runs a decision needs is a forecast: it aims at a chance of {share(LIKELY)}; of simulated ones "
+        f"{least} to {most} came true, the fewest early and where runs vary most."
+    )
+
+
+def collapse_sentence(finding: Finding) -> str | None:
+    """Which runs collapsed, and what that means for the verdict; None where none did."""
+    failed = [
+        f"{each.collapsed} of {each.runs:,} runs of {each.schedule}"
+        for each in (finding.rule, *finding.challengers)
+        if each.collapsed
+    ]
+    if not failed:
+        return None
+    return (
+        f"Collapsed (diverged, or more than 10 points below their schedule's median): {listed(failed)}. They count in "
+        "every mean, but so few say little of how often training fails, and what no run has shown no interval holds."
     )
 
 
@@ -256,10 +289,15 @@ def ratio(value: float) -> str:
     return _trimmed(value)
 
 
+def ratio_range(low: float, high: float) -> str:
+    """Growth ratios from one to another: `1.09 to 3.67`, or the only one."""
+    return " to ".join(dict.fromkeys((ratio(low), ratio(high))))
+
+
 def ratio_sentence(best: BestRatio) -> str:
     """The rule of thumb under one budget."""
     interval = best.interval
-    limits = f"{ratio(interval.low)} to {ratio(interval.high)}"
+    limits = ratio_range(interval.low, interval.high)
     inside = "inside" if interval.low <= 2 <= interval.high else "outside"
     if best.exact:
         alike = f", as does any from {limits}" if interval.low < interval.high else ""
@@ -271,6 +309,17 @@ def ratio_sentence(best: BestRatio) -> str:
         f"Within {budget_text(best.budget)}, filters growing by a factor of {ratio(interval.ratio)} from stage "
         f"to stage serve best (95 % interval {limits}); doubling, 2, lies {inside}."
     )
+
+
+def falloff_sentence(best: BestRatio, margin: float) -> str | None:
+    """How far from the best ratio one may go; None where that is not known."""
+    within = best.within(margin)
+    if within is None:
+        return None
+    loses = "loses" if best.exact else "is predicted to lose"
+    if within[0] == within[1]:
+        return f"Every other ratio tried {loses} more than {points(margin)}."
+    return f"Any ratio from {ratio_range(*within)} {loses} no more than {points(margin)} to it."
 
 
 def weighted_sentence(best: WeightedBest, params_weight: float, memory_weight: float) -> str:

@@ -1,6 +1,7 @@
 """A planted study and what it found, made by hand in milliseconds: for what reads findings and not what makes them."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from search.cases import Case, Challenger, judge
 from search.config import StudyConfig
 from search.cost import Budget, CostName, Costs
 from search.data import ImageData
-from search.findings import BestRatio, Confirmed, Finding, Findings, WeightedBest
+from search.findings import Confirmed, Finding, Findings, WeightedBest
+from search.growth import AtRatio, BestRatio, ConfirmedRatio, ratio_members
 from search.plan import StudyPlan
 from search.rules import fit
 from search.schedule import FilterSchedule
+from search.soundness import AtLearningRate, FidelityCheck, Sensitivity, Steadiness
 from search.space import Space
 from search.surrogate import RatioInterval
 from search.verdict import Interval, mean_interval
@@ -106,14 +109,64 @@ def make_findings(plan: StudyPlan) -> Findings:
     close = [PlantedChallenger("4-6-9", "geometric(1.5)", 0.0046), PlantedChallenger("5-5-5", "uniform", -0.09)]
     found = (make_finding(plan, 0, 16, worse), make_finding(plan, 1, 32, as_good), make_finding(plan, 2, 128, close))
     thumb = tuple(
-        BestRatio(budget, RatioInterval(*limits))
+        BestRatio(budget, RatioInterval(*limits), curve=make_curve(plan, budget, limits[0]))
         for budget, limits in zip(
             plan.config.budgets, ((1.19, 0.84, 1.68), (1.54, 1.0, 2.18), (2.0, 1.41, 2.83)), strict=True
         )
     )
     schedule = FilterSchedule((6, 8, 9))
     weighted = WeightedBest(schedule, 0.961, 0.004, 0.958, plan.cost_model.costs(schedule))
-    return Findings(plan, found, thumb, weighted)
+    uniform = ConfirmedRatio(
+        1.0, FilterSchedule((8, 8, 8)), Interval(0.98, 0.979, 0.981), 16, Interval(0.02, 0.018, 0.022)
+    )
+    thumb = (replace(thumb[0], confirmed=(uniform,)), *thumb[1:])
+    return Findings(plan, found, thumb, weighted, make_sensitivities(found), make_fidelity_checks(plan))
+
+
+def make_curve(plan: StudyPlan, budget: Budget, best: float) -> tuple[AtRatio, ...]:
+    """Accuracy falls by a point for every octave, squared, away from the best ratio."""
+
+    def gain(ratio: float) -> float:
+        return 0.01 * (np.log2(2 / best) ** 2 - np.log2(ratio / best) ** 2)
+
+    ratios, filters = ratio_members(plan, budget)
+    return tuple(
+        AtRatio(
+            float(ratio),
+            FilterSchedule(tuple(map(int, row))),
+            0.96 + gain(ratio),
+            0.004,
+            Interval(gain(ratio), gain(ratio) - 0.008, gain(ratio) + 0.008),
+        )
+        for ratio, row in zip(ratios, filters, strict=True)
+    )
+
+
+def make_sensitivities(findings: Sequence[Finding]) -> tuple[Sensitivity, ...]:
+    """A verdict that turns at double the learning rate, one that holds, and one there was none to turn of."""
+    lows = ((0.01, 0.012, -0.001), (-0.008, -0.006, -0.009), (-0.002, 0.001, -0.004))
+    said: tuple[Steadiness | None, ...] = ("turns", "holds", None)
+    return tuple(
+        Sensitivity(
+            finding.case,
+            FilterSchedule.parse(max(finding.verdict.comparisons)),
+            tuple(
+                AtLearningRate(factor, Interval(low + 0.0025, low, low + 0.005), 16)
+                for factor, low in zip((0.5, 1.0, 2.0), limits, strict=True)
+            ),
+            steadiness,
+        )
+        for finding, limits, steadiness in zip(findings, lows, said, strict=True)
+    )
+
+
+def make_fidelity_checks(plan: StudyPlan) -> tuple[FidelityCheck, ...]:
+    """One budget where brief training misleads, a fair one, and one of too few schedules."""
+    limits = ((-0.6, -0.9, -0.2), (0.0, -0.1, 0.1), (-0.1, -0.5, 0.2))
+    return tuple(
+        FidelityCheck(budget, 12, 4, 15, 60, 0.8 + shortfall[0], 0.8, 0.8, Interval(*shortfall))
+        for budget, shortfall in zip(plan.config.budgets, limits, strict=True)
+    )
 
 
 def make_storage(plan: StudyPlan, folder: Path) -> study.Storage:

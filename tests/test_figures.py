@@ -1,10 +1,11 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from search import figures
+from search import drawing, figures, probefigures, ratiofigures
 from search.cost import COST_NAMES
 from search.figures import TrialPoint
 from search.findings import Findings
@@ -34,12 +35,18 @@ def _overlapping(figure):
     ]
 
 
-@pytest.fixture(params=["confirmation", "ratios", *COST_NAMES])
+_DRAWN = {
+    "confirmation": figures.confirmation,
+    "ratios": ratiofigures.ratios,
+    "falloff": ratiofigures.falloff,
+    "learning rates": probefigures.learning_rates,
+}
+
+
+@pytest.fixture(params=[*_DRAWN, *COST_NAMES])
 def figure(request, findings):
-    if request.param == "confirmation":
-        return figures.confirmation(findings)
-    if request.param == "ratios":
-        return figures.ratios(findings)
+    if request.param in _DRAWN:
+        return _DRAWN[request.param](findings)
     return figures.accuracy_against_cost(findings, _POINTS, request.param)
 
 
@@ -55,26 +62,26 @@ def test_labels_are_legible_inside_the_figure_and_apart(figure):
 
 
 def test_overlapping_labels_would_be_noticed(findings):
-    figure = figures.ratios(findings)
+    figure = ratiofigures.ratios(findings)
     figure.text(0.02, 0.93, "in the way of the title")
     assert _overlapping(figure)
 
 
 def test_verdicts_are_words_and_not_colours_alone(findings):
     said = [text.get_text() for text, _ in _texts(figures.confirmation(findings))]
-    for outcome, sign in figures.SIGNS.items():
+    for outcome, sign in drawing.SIGNS.items():
         assert f"{sign} {outcome}" in said
 
 
 def test_the_same_figure_is_the_same_file(findings):
-    first, second = (figures.to_svg(figures.confirmation(findings)) for _ in range(2))
+    first, second = (drawing.to_svg(figures.confirmation(findings)) for _ in range(2))
     assert first == second
-    first, second = (figures.to_png(figures.ratios(findings)) for _ in range(2))
+    first, second = (drawing.to_png(ratiofigures.ratios(findings)) for _ in range(2))
     assert first == second
 
 
 def test_svg_loads_nothing(figure):
-    svg = figures.to_svg(figure)
+    svg = drawing.to_svg(figure)
     assert "<image" not in svg
     assert 'href="http' not in svg
     assert "<dc:date" not in svg
@@ -89,10 +96,37 @@ def test_a_study_before_its_first_look_can_be_drawn(early):
 def test_few_trials_can_be_drawn(plan, points):
     nothing = Findings(plan, (), (), None)
     for cost in COST_NAMES:
-        assert figures.to_svg(figures.accuracy_against_cost(nothing, points, cost))
+        assert drawing.to_svg(figures.accuracy_against_cost(nothing, points, cost))
 
 
 def test_a_challenger_far_behind_does_not_squeeze_the_others(findings):
     axes = figures.confirmation(findings).axes[0]
     left, right = axes.get_xlim()
     assert -left <= 2.1 * right  # 5-5-5 is 9 points behind
+
+
+def test_falloff_is_drawn_against_doubling_with_what_was_confirmed(findings):
+    figure = ratiofigures.falloff(findings)
+    assert len(figure.axes) == 3
+    axes = figure.axes[0]
+    (curve,) = [line for line in axes.lines if len(line.get_xdata()) > 2]
+    at = dict(zip(curve.get_xdata(), curve.get_ydata(), strict=True))
+    assert at[2.0] == pytest.approx(0)
+    assert max(at, key=at.get) == pytest.approx(1.19, abs=0.01)
+    diamonds = [(*line.get_xdata(), *line.get_ydata()) for line in axes.lines if line.get_marker() == "D"]
+    assert diamonds == [(1.0, pytest.approx(2.0))]
+    assert axes.get_ylim()[1] > 2.2
+
+
+def test_falloff_needs_doubling(findings):
+    best = findings.rule_of_thumb[0]
+    assert ratiofigures.shows_falloff(best)
+    assert not ratiofigures.shows_falloff(replace(best, curve=tuple(replace(each, gain=None) for each in best.curve)))
+    assert not ratiofigures.shows_falloff(replace(best, curve=()))
+
+
+def test_learning_rates_are_told_in_words(findings):
+    said = [text.get_text() for text, _ in _texts(probefigures.learning_rates(findings))]
+    for words in ("✗ verdict turns", "✓ verdict holds", "? undecided anyway"):
+        assert said.count(words) == 1
+    assert said.count("half the learning rate") == said.count("double the learning rate") == 3

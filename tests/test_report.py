@@ -80,6 +80,12 @@ def test_the_answer_comes_first_and_every_verdict_is_told(written):
     assert "probability of 12 %" in text
 
 
+def test_the_rule_of_thumb_is_a_row_for_each_budget(written):
+    text = _Page(written.read_text()).text
+    assert "1,500 parameters 1.19 0.84 to 1.68 outside 0.77 to 1.83" in text
+    assert "40,000 MACs 1.54 1 to 2.18 inside" in text
+
+
 def test_numbers_and_schedules_do_not_break(written):
     page = written.read_text()
     assert re.search(r"[0-9] % of the budget", page) is None
@@ -97,7 +103,7 @@ def test_the_page_loads_nothing_and_runs_nothing(written):
 
 def test_every_figure_is_inline_has_words_and_lies_beside_the_page(written):
     images = _Page(written.read_text()).all("img")
-    assert len(images) == 6
+    assert len(images) == 8
     for image in images:
         assert len(image["alt"]) > 40
         kind, _, content = image["src"].partition(",")
@@ -105,8 +111,15 @@ def test_every_figure_is_inline_has_words_and_lies_beside_the_page(written):
         svg = base64.b64decode(content)
         assert ET.fromstring(svg).tag.endswith("svg")
     names = {path.name for path in (written.parent / "figures").iterdir()}
-    assert {"confirmation.svg", "confirmation.png", "ratios.svg", "accuracy-memory.png"} <= names
-    assert len(names) == 12
+    assert {
+        "confirmation.svg",
+        "confirmation.png",
+        "ratios.svg",
+        "falloff.svg",
+        "learning-rates.png",
+        "accuracy-memory.png",
+    } <= names
+    assert len(names) == 16
 
 
 def test_the_same_study_gives_the_same_page(written, findings, storage_of_plan):
@@ -147,3 +160,28 @@ def test_a_study_before_its_first_look_and_without_a_surrogate(early, storage_of
     assert "Rule of thumb" not in page.text
     assert "None" not in page.text
     assert "nan" not in page.text
+    for absent in ("another learning rate", "brief training", "forecast"):
+        assert absent not in page.text
+
+
+def test_what_turns_or_misleads_is_said_and_warned_of(written):
+    page = _Page(written.read_text())
+    assert "Would another learning rate have turned it?" in page.text
+    assert "Within 1,500 parameters the verdict turns" in page.text
+    assert "Is brief training a fair judge?" in page.text
+    assert page.text.count("Warning: brief training misleads.") == 1
+    assert len([attrs for attrs in page.all("p") if attrs.get("class") == "warning"]) == 1
+    assert "\N{MINUS SIGN}0.60 (\N{MINUS SIGN}0.90 to \N{MINUS SIGN}0.20)" in page.text
+
+
+def test_collapsed_runs_are_told_on_the_card_of_their_verdict_alone(written, findings, storage_of_plan, tmp_path):
+    assert "Collapsed" not in _Page(written.read_text()).text
+    first = findings.findings[0]
+    first = replace(first, rule=replace(first.rule, collapsed=2))
+    text = _Page(
+        write_report(
+            tmp_path, replace(findings, findings=(first, *findings.findings[1:])), storage_of_plan
+        ).read_text()
+    ).text
+    assert text.count("Collapsed") == 1
+    assert f"2 of 16 runs of {first.case.schedule}" in text

@@ -132,6 +132,21 @@ def test_rank_correlations_are_means_over_pairs_of_runs():
         assert found == pytest.approx(np.mean(pairs))
 
 
+def test_runs_in_which_all_schedules_tie_have_no_ranks_and_are_left_out():
+    rng = np.random.default_rng(0)
+    brief, full = rng.random((5, 3)), rng.random((5, 3))
+    brief[:, 0] = 0.1
+    together, within_brief, _ = rank_correlations(brief, full)
+    assert (together, within_brief) == pytest.approx(rank_correlations(brief[:, 1:], full)[:2])
+    assert np.isnan(rank_correlations(np.full((5, 3), 0.1), full)[:2]).all()
+
+
+def test_schedules_that_all_tie_are_not_checked(tmp_path):
+    evaluate = Recipes(lambda schedule: 0.5, noise=0.0)
+    plan, storage = conduct(tmp_path, evaluate, learning_rate_runs=0, fidelity_schedules=4)
+    assert conclude(plan, storage).fidelity_checks == ()
+
+
 def test_difference_covers_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(1)
     hits = 0

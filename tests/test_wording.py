@@ -1,4 +1,6 @@
+import csv
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -6,7 +8,8 @@ from hypothesis import strategies as st
 
 from search import wording
 from search.cost import Budget
-from search.findings import BestRatio
+from search.findings import COLLAPSE
+from search.growth import BestRatio
 from search.surrogate import RatioInterval
 from search.verdict import Interval
 
@@ -65,7 +68,39 @@ def test_headline_and_price_of_an_undecided_case(findings, plan):
     assert "it is undecided whether doubling is near-optimal: on the mean of 128 runs each, 4-6-9 leads" in text
     assert "the margin of 0.5 points lies between" in text
     price = wording.price_of_decision(finding)
-    assert f"{finding.verdict.runs_to_decide:,} runs of {finding.case.schedule} and of 4-6-9" in price
+    needed = finding.verdict.runs_to_decide
+    assert price == (
+        f"About {2 * (needed - 128):,} more runs would likely decide it: {needed:,} in place of 128 for "
+        f"{finding.case.schedule} and for 4-6-9."
+    )
+    assert "aims at a chance of 80 %" in wording.forecast_note(findings.findings)
+    assert wording.forecast_note(findings.findings[:2]) is None
+
+
+def test_forecasts_came_true_as_often_as_the_calibration_measured():
+    prices = Path(__file__).parent.parent / "studies" / "calibration" / "prices.csv"
+    shares = [float(row["share"]) for row in csv.DictReader(prices.read_text().splitlines())]
+    assert (round(min(shares), 2), round(max(shares), 2)) == wording.FORECASTS_KEPT
+
+
+def test_a_decision_has_no_price_where_no_run_differs_or_the_margin_is_too_near(findings):
+    finding = findings.findings[2]
+    unknown = replace(finding.verdict, runs_to_decide=None)
+    assert "too close to the margin" in wording.price_of_decision(replace(finding, verdict=unknown))
+    alike = {name: replace(each, low=-1, high=1) for name, each in unknown.comparisons.items()}
+    said = wording.price_of_decision(replace(finding, verdict=replace(unknown, comparisons=alike)))
+    assert "nothing is known of their spread" in said
+
+
+def test_collapsed_runs_are_named_with_their_schedules(findings):
+    finding = findings.findings[0]
+    assert wording.collapse_sentence(finding) is None
+    worse = replace(finding.challengers[1], collapsed=1)
+    some = replace(finding, rule=replace(finding.rule, collapsed=2), challengers=(finding.challengers[0], worse))
+    said = wording.collapse_sentence(some)
+    assert f"2 of 16 runs of {finding.case.schedule} and 1 of 16 runs of 6-8-11." in said
+    assert "8-8-8" not in said
+    assert f"more than {100 * COLLAPSE:.0f} points below" in said
 
 
 def test_an_undecided_rule_that_leads_is_not_said_to_trail(open_case, plan):
@@ -109,6 +144,16 @@ def test_ratio_sentence_says_where_doubling_lies(high, lies):
     text = wording.ratio_sentence(BestRatio(Budget("params", 1500), RatioInterval(1.19, 0.84, high)))
     assert "a factor of 1.19" in text
     assert text.endswith(f"doubling, 2, lies {lies}.")
+
+
+def test_falloff_sentence_says_how_far_one_may_go(findings):
+    best = findings.rule_of_thumb[0]
+    low, high = best.within(0.005)
+    said = wording.falloff_sentence(best, 0.005)
+    assert said == f"Any ratio from {low:.2f} to {high:.2f} is predicted to lose no more than 0.5 points to it."
+    assert "loses no more" in wording.falloff_sentence(replace(best, exact=True), 0.005)
+    assert wording.falloff_sentence(best, 0) == "Every other ratio tried is predicted to lose more than 0 points."
+    assert wording.falloff_sentence(replace(best, curve=()), 0.005) is None
 
 
 def test_answer_names_every_budget_once(findings):
