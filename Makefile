@@ -6,7 +6,7 @@ BIN := .venv/bin
 STUDY := studies/digits-mine
 
 .DEFAULT_GOAL := help
-.PHONY: help search calibration setup test test-all check bench-samplers lint clean
+.PHONY: help search hypotheses calibration setup test test-all check bench-samplers lint clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s
@@ -15,6 +15,14 @@ help: ## List these commands
 
 search: setup ## Run the digits study, search to verdict, or go on where it stopped
 	$(BIN)/filter-search run configs/digits.yaml --out $(STUDY) --resume
+
+hypotheses: setup ## Run the question's own studies and put them side by side, which takes an hour
+	for name in combinations-k2 combinations-k3 combinations-k4 combinations-k5 combinations-k6; do \
+	  $(BIN)/filter-search run configs/$$name.yaml --out studies/combinations/$$name --resume || exit; done
+	for name in classes-2 classes-5 classes-10; do \
+	  $(BIN)/filter-search run configs/$$name.yaml --out studies/classes/$$name --resume || exit; done
+	$(BIN)/filter-search run configs/memory.yaml --out studies/memory --resume
+	$(BIN)/python -m search.hypotheses studies/combinations studies/classes studies/memory
 
 calibration: setup ## Measure how often verdicts err, into studies/calibration
 	$(BIN)/python -m search.calibration

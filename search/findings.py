@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from search.beststage import FiltersInterval, best_filters
 from search.cases import Case, Scores, correctness, judge, scores, stored_cases, stored_explorations
 from search.confirm import fit_surrogate
 from search.cost import Budget, Costs
@@ -77,6 +78,14 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class BestFilters:
+    """The filters of every stage of the best schedule within one budget, by the surrogate."""
+
+    budget: Budget
+    stages: tuple[FiltersInterval, ...]
+
+
+@dataclass(frozen=True)
 class WeightedBest:
     """The schedule the weighted objective values most, by the surrogate's estimate of its validation accuracy."""
 
@@ -99,6 +108,7 @@ class Findings:
         explored: Verdicts on terms chosen after looking.
         sensitivities: How cases look at other learning rates, where probed.
         fidelity_checks: How brief training ranks beside full training, where probed.
+        best_filters: One per budget; empty without a surrogate.
     """
 
     plan: StudyPlan
@@ -108,6 +118,7 @@ class Findings:
     sensitivities: tuple[Sensitivity, ...] = ()
     fidelity_checks: tuple[FidelityCheck, ...] = ()
     explored: tuple[Finding, ...] = ()
+    best_filters: tuple[BestFilters, ...] = ()
 
 
 def conclude(plan: StudyPlan, storage: Storage) -> Findings:
@@ -128,7 +139,12 @@ def conclude(plan: StudyPlan, storage: Storage) -> Findings:
         return Findings(plan, findings, (), None, *probed)
     rng = np.random.default_rng([plan.config.seed, 2])
     thumb = tuple(best_ratios(plan, surrogate, cases, found, rng))
-    return Findings(plan, findings, thumb, _weighted_best(plan, surrogate, rng), *probed)
+    weighted = _weighted_best(plan, surrogate, rng)
+    filters = tuple(
+        BestFilters(budget, best_filters(surrogate, plan.space.within(budget, plan.cost_model, rng), rng))
+        for budget in plan.config.budgets
+    )
+    return Findings(plan, findings, thumb, weighted, *probed, filters)
 
 
 def _finding(

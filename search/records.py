@@ -102,6 +102,10 @@ def verdict_values(findings: Findings) -> dict[str, Any]:
         "verdicts": [_verdict(finding, confirm.margin) for finding in (*findings.findings, *findings.explored)],
         "rule_of_thumb": [_best_ratio(each) for each in findings.rule_of_thumb],
         "weighted": _weighted(findings),
+        "best_filters": [
+            {"cost": each.budget.cost, "limit": each.budget.limit, "stages": [asdict(stage) for stage in each.stages]}
+            for each in findings.best_filters
+        ],
         "sensitivity": [_sensitivity(each) for each in findings.sensitivities],
         "fidelity": [_fidelity(each) for each in findings.fidelity_checks],
     }
