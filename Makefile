@@ -9,8 +9,7 @@ STUDY := studies/digits-mine
 .PHONY: help search hypotheses calibration setup test test-all check bench-samplers lint clean
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s
-", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Another interpreter than python3: make PYTHON=python3.12 ..."
 
 search: setup ## Run the digits study, search to verdict, or go on where it stopped
