@@ -17,6 +17,7 @@ search: setup ## Run the digits study, search to verdict, or go on where it stop
 
 calibration: setup ## Measure how often verdicts err, into studies/calibration
 	$(BIN)/python -m search.calibration
+	OMP_NUM_THREADS=1 $(BIN)/python -m search.loopcalibration
 
 setup: .venv/.installed ## Set up the environment in .venv
 
