@@ -1,7 +1,7 @@
 """Whole studies on planted truths, in memory: everything of a study but its processes and its files, beside the truth.
 
 Owns how one is conducted and what came of it. Sampler, surrogate, cases, looks and verdicts are those of every study;
-the storage is Optuna's, in memory, since SQLite would take nine tenths of the time.
+the storage is Optuna's, in memory, since writing to SQLite would take most of the time.
 """
 
 from dataclasses import dataclass, replace
