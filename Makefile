@@ -25,6 +25,7 @@ hypotheses: setup ## Run the question's own studies and put them side by side, w
 
 calibration: setup ## Measure how often verdicts err, into studies/calibration
 	$(BIN)/python -m search.calibration
+	OMP_NUM_THREADS=1 $(BIN)/python -m search.loopcalibration
 
 setup: .venv/.installed ## Set up the environment in .venv
 

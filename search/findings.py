@@ -127,8 +127,7 @@ def conclude(plan: StudyPlan, storage: Storage) -> Findings:
     found, correct = scores(storage), correctness(storage)
     surrogate = fit_surrogate(storage, plan.config.seed)
     findings = tuple(
-        _finding(plan, case, found, correct, surrogate, np.random.default_rng([plan.config.seed, 1, number]))
-        for number, case in enumerate(cases)
+        _finding(plan, case, found, correct, surrogate, case_rng(plan, number)) for number, case in enumerate(cases)
     )
     probed = (
         tuple(sensitivities(plan, storage)),
@@ -145,6 +144,11 @@ def conclude(plan: StudyPlan, storage: Storage) -> Findings:
         for budget in plan.config.budgets
     )
     return Findings(plan, findings, thumb, weighted, *probed, filters)
+
+
+def case_rng(plan: StudyPlan, number: int) -> np.random.Generator:
+    """What settles the random choices of the finding on the case of this number."""
+    return np.random.default_rng([plan.config.seed, 1, number])
 
 
 def _finding(
@@ -168,10 +172,7 @@ def _finding(
         costs = plan.cost_model.costs(schedule)
         return Confirmed(schedule, origin, costs, accuracy, len(runs), images, collapsed_runs(runs))
 
-    unexplored = None
-    if surrogate is not None:
-        pool = _unconfirmed(plan, case, rng)
-        unexplored = unexplored_probability(surrogate, pool, case.schedule, plan.config.confirm.margin, rng)
+    unexplored = None if surrogate is None else unexplored_in(plan, case, surrogate, rng)
     return Finding(
         case,
         judge(case, found, plan.config.confirm),
@@ -223,6 +224,12 @@ def _over_images(
         for level in (1 - (1 - confidence) / challengers, confidence)
     )
     return Interval(alone.mean, adjusted.low, alone.high)
+
+
+def unexplored_in(plan: StudyPlan, case: Case, surrogate: Surrogate, rng: np.random.Generator) -> float:
+    """How likely a schedule that was not confirmed beats the rule by more than the margin, under the case's budget."""
+    pool = _unconfirmed(plan, case, rng)
+    return unexplored_probability(surrogate, pool, case.schedule, plan.config.confirm.margin, rng)
 
 
 def _unconfirmed(plan: StudyPlan, case: Case, rng: np.random.Generator) -> NDArray[np.int64]:
