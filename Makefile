@@ -6,17 +6,26 @@ BIN := .venv/bin
 STUDY := studies/digits-mine
 
 .DEFAULT_GOAL := help
-.PHONY: help search calibration setup test test-all check lint clean
+.PHONY: help search hypotheses calibration setup test test-all check bench-samplers lint clean
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Another interpreter than python3: make PYTHON=python3.12 ..."
 
 search: setup ## Run the digits study, search to verdict, or go on where it stopped
 	$(BIN)/filter-search run configs/digits.yaml --out $(STUDY) --resume
 
+hypotheses: setup ## Run the question's own studies and put them side by side, which takes an hour
+	for name in combinations-k2 combinations-k3 combinations-k4 combinations-k5 combinations-k6; do \
+	  $(BIN)/filter-search run configs/$$name.yaml --out studies/combinations/$$name --resume || exit; done
+	for name in classes-2 classes-5 classes-10; do \
+	  $(BIN)/filter-search run configs/$$name.yaml --out studies/classes/$$name --resume || exit; done
+	$(BIN)/filter-search run configs/memory.yaml --out studies/memory --resume
+	$(BIN)/python -m search.hypotheses studies/combinations studies/classes studies/memory
+
 calibration: setup ## Measure how often verdicts err, into studies/calibration
 	$(BIN)/python -m search.calibration
+	OMP_NUM_THREADS=1 $(BIN)/python -m search.loopcalibration
 
 setup: .venv/.installed ## Set up the environment in .venv
 
@@ -28,6 +37,9 @@ test-all: setup ## Run every test, whole studies too
 
 check: lint ## Run what a change must pass: lint, then the tests with coverage
 	$(BIN)/python -m pytest -m "not slow" --cov=search
+
+bench-samplers: setup ## Measure samplers and the surrogate again, which takes an hour
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.samplers --write tests/benchmarks/samplers.md
 
 lint: setup ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

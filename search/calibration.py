@@ -75,6 +75,14 @@ def collapse_cells() -> list[Cell]:
     return [Cell(regret, noise, 1, 1, k, rivals[regret], collapse) for collapse, regret, noise, k in every]
 
 
+def lower_limit(count: int, of: int, tail: float) -> float:
+    """Lower limit of a share (Clopper & Pearson 1934, doi:10.1093/biomet/26.4.404), exceeded with probability `tail`.
+
+    Assumes independent draws. Never less than promised, and often a good deal more: it misleads as a test with few.
+    """
+    return float(betaincinv(count, of - count + 1, tail)) if count else 0.0
+
+
 def tally(cell: Cell, simulations: int, rng: np.random.Generator, tests: int) -> Row:
     """Simulated confirmations of one cell, counted; as the table shows them.
 
@@ -82,9 +90,8 @@ def tally(cell: Cell, simulations: int, rng: np.random.Generator, tests: int) ->
         cell: The truth.
         simulations: How many confirmations.
         rng: Draws the scores.
-        tests: Cells of the table, for which `wrong_low` is adjusted: the lower limit (Clopper & Pearson 1934,
-            doi:10.1093/biomet/26.4.404) of the share of wrong verdicts at one-sided confidence 1 - 0.05 / tests. It
-            assumes independent simulations; it misleads as evidence that a cell is right, for which it is too kind.
+        tests: Cells of the table, for which `wrong_low` is adjusted: the `lower_limit` of the share of wrong verdicts
+            at a tail of 0.05 / tests. It misleads as evidence that a cell is right, for which it is too kind.
     """
     plan = Plan(DEFAULTS.looks, DEFAULTS.confidence, cell.challengers)
     near, not_near, errors, runs = 0, 0, 0, 0
@@ -95,7 +102,6 @@ def tally(cell: Cell, simulations: int, rng: np.random.Generator, tests: int) ->
         not_near += int(stand.not_near_optimal.sum())
         errors += int(wrong(cell.regret, stand.near_optimal, stand.not_near_optimal).sum())
         runs += int(stand.reached.sum() + stand.runs.sum())
-    low = float(betaincinv(errors, simulations - errors + 1, ALPHA / tests)) if errors else 0.0
     return {
         **vars(cell),
         "simulations": simulations,
@@ -103,7 +109,7 @@ def tally(cell: Cell, simulations: int, rng: np.random.Generator, tests: int) ->
         "not_near_optimal": not_near,
         "undecided": simulations - near - not_near,
         "wrong": errors,
-        "wrong_low": round(low, 5),
+        "wrong_low": round(lower_limit(errors, simulations, ALPHA / tests), 5),
         "runs": round(runs / simulations, 1),
     }
 
@@ -190,15 +196,24 @@ def write(folder: Path) -> list[str]:
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():
-        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(folder / f"{name}.csv", rows)
     found = faults(every, tables["cells"])
-    versions = f"Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}"
-    made = f"{datetime.now(UTC):%Y-%m-%d} with {versions}, seed {SEED}"
-    (folder / "README.md").write_text(page(tables, found, made), encoding="utf-8")
+    (folder / "README.md").write_text(page(tables, found, made_by(SEED)), encoding="utf-8")
     return found
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """A table as CSV."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def made_by(seed: int) -> str:
+    """When a table is made, with what and from which seed."""
+    versions = f"Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}"
+    return f"{datetime.now(UTC):%Y-%m-%d} with {versions}, seed {seed}"
 
 
 def page(tables: Mapping[str, Sequence[Row]], found: Sequence[str], made: str) -> str:
@@ -230,10 +245,11 @@ def page(tables: Mapping[str, Sequence[Row]], found: Sequence[str], made: str) -
         "likely": outlook.LIKELY,
         "cases": CASES,
     }
-    return fill("calibration.md", values, {"percent": _percent, "table": _table, "summary": _summary})
+    return fill("calibration.md", values, {"percent": percent, "table": markdown_table, "summary": _summary})
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share in per cent, three digits."""
     return f"{100 * share:.3g} %"
 
 
@@ -252,17 +268,17 @@ def _summary(rows: Sequence[Row], by: str) -> str:
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault((row[by], row["regret"], row["rivals"]), []).append(row)
-    return _table(
+    return markdown_table(
         [
             {
                 by: key[0],
                 "regret, margins": key[1],
                 "rivals": key[2],
                 "cells": len(group),
-                "wrong, at most": _percent(max(_share(row, "wrong") for row in group)),
-                "`near-optimal`, at most": _percent(max(_share(row, "near_optimal") for row in group)),
-                "`not near-optimal`, at most": _percent(max(_share(row, "not_near_optimal") for row in group)),
-                "undecided, at most": _percent(max(_share(row, "undecided") for row in group)),
+                "wrong, at most": percent(max(_share(row, "wrong") for row in group)),
+                "`near-optimal`, at most": percent(max(_share(row, "near_optimal") for row in group)),
+                "`not near-optimal`, at most": percent(max(_share(row, "not_near_optimal") for row in group)),
+                "undecided, at most": percent(max(_share(row, "undecided") for row in group)),
                 "runs, mean": round(sum(row["runs"] for row in group) / len(group)),
             }
             for key, group in groups.items()
@@ -270,8 +286,8 @@ def _summary(rows: Sequence[Row], by: str) -> str:
     )
 
 
-def _table(rows: Sequence[Row]) -> str:
-    """Markdown, numbers to the right."""
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Rows of equal keys as Markdown, numbers to the right."""
     rule = ["---" if isinstance(value, str) and not value.endswith("%") else "---:" for value in rows[0].values()]
     cells = [[name.replace("_", " ") for name in rows[0]], rule, *(list(row.values()) for row in rows)]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in cells)

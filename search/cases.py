@@ -80,6 +80,39 @@ def stored_cases(storage: Storage) -> list[Case] | None:
     return None if values is None else [Case.from_json(each) for each in values]
 
 
+@dataclass(frozen=True)
+class Exploration:
+    """Cases judged on terms chosen after looking: their verdicts are `exploratory`.
+
+    Attributes:
+        confirm: The terms: margin, looks, confidence, number of challengers.
+        cases: Who is judged against whom.
+    """
+
+    confirm: ConfirmConfig
+    cases: tuple[Case, ...]
+
+
+def store_exploration(storage: Storage, exploration: Exploration) -> None:
+    """Add an exploration to those asked for before."""
+    kept = storage.confirm.user_attrs.get("explorations", [])
+    added = {
+        "confirm": exploration.confirm.model_dump(mode="json"),
+        "cases": [case.to_json() for case in exploration.cases],
+    }
+    storage.confirm.set_user_attr("explorations", [*kept, added])
+
+
+def stored_explorations(storage: Storage) -> list[Exploration]:
+    """What was asked for after looking, in the order of asking."""
+    return [
+        Exploration(
+            ConfirmConfig.model_validate(each["confirm"]), tuple(Case.from_json(case) for case in each["cases"])
+        )
+        for each in storage.confirm.user_attrs.get("explorations", [])
+    ]
+
+
 def scores(storage: Storage) -> dict[FilterSchedule, NDArray[np.float64]]:
     """Test accuracies of each schedule in the order of its runs, up to the first run still missing.
 
@@ -138,12 +171,18 @@ class Standing:
     best_accuracy: float | None
 
 
-def standings(storage: Storage, confirm: ConfirmConfig) -> list[Standing]:
-    """Where every case stands; empty while the search goes on."""
+def standings(storage: Storage, confirm: ConfirmConfig, cases: Sequence[Case] | None = None) -> list[Standing]:
+    """Where every case stands; empty while the search goes on.
+
+    Args:
+        storage: The study's.
+        confirm: The terms to judge by.
+        cases: Those of the study unless others are given.
+    """
     found = scores(storage)
     means = {schedule: float(values.mean()) for schedule, values in found.items() if len(values)}
     standing = []
-    for case in stored_cases(storage) or []:
+    for case in (stored_cases(storage) or []) if cases is None else cases:
         verdict = judge(case, found, confirm)
         best = FilterSchedule.parse(verdict.best) if verdict.best else case.schedule
         standing.append(Standing(case, verdict, means.get(case.schedule), best, means.get(best)))

@@ -3,6 +3,7 @@
 Heavy modules are imported inside the verbs, so that `--help` answers at once.
 """
 
+import json
 import signal
 import sys
 import traceback
@@ -213,6 +214,49 @@ def status(
         display.show_status(counts, best, standings(storage, config.confirm), config.confirm)
         if config.table is not None and config.table.exhaustive:
             typer.echo(f"no trials: all of a table was compared; see {where / 'report.html'}")
+
+
+@app.command()
+def confirm(
+    study: StudyName,
+    margin: Annotated[
+        float | None, typer.Option("--margin", help="Another margin, a fraction.", show_default=False)
+    ] = None,
+    budgets: Annotated[
+        list[str] | None,
+        typer.Option("--budget", metavar="'params <= 2000'", help="Another budget; repeatable.", show_default=False),
+    ] = None,
+    looks: Annotated[
+        str | None, typer.Option("--looks", metavar="N,N", help="Other planned looks.", show_default=False)
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print verdict.json instead of tables.")] = False,
+) -> None:
+    """Judge a finished study on other terms, with further runs; such verdicts are marked exploratory.
+
+    Example: filter-search confirm studies/digits --margin 0.01 --budget 'params <= 2000'
+
+    Without options one more look follows, at twice as many runs.
+    """
+    from search import configfile, display
+    from search.check import count_workers
+    from search.plan import make_plan
+    from search.run import explore
+
+    plan, _, where = _opened(study)
+    asked = [f"confirm.margin={margin}"] * (margin is not None)
+    asked += [f"budgets={json.dumps(budgets)}"] * bool(budgets)
+    planned = plan.config.confirm.looks
+    more = looks or ("" if asked else ",".join(map(str, (*planned, 2 * planned[-1]))))
+    asked += [f"confirm.looks=[{more}]"] * bool(more)
+    terms = make_plan(configfile.override(plan.config, asked))
+    with display.live(not as_json) as show:
+        standing = explore(plan, terms, where, workers=workers or count_workers(plan.config), show=show)
+    if as_json:
+        typer.echo((where / "verdict.json").read_text(), nl=False)
+    else:
+        display.show_standings(standing, terms.config.confirm)
+        display.show_next(where, trained=plan.config.table is None)
 
 
 @app.command()

@@ -41,6 +41,7 @@ def _text(example: str) -> WithJsonSchema:
 BudgetText = Annotated[Budget, PlainValidator(_parse_budget), PlainSerializer(str), _text("params <= 1500")]
 RuleText = Annotated[Rule, PlainValidator(_parse_rule), PlainSerializer(str), _text("geometric(2.5)")]
 Positive = Annotated[int, Field(ge=1)]
+SamplerName = Literal["qmc", "band", "macs", "random", "tpe", "gp", "nsga2"]
 Look = Annotated[int, Field(ge=1, le=100_000)]
 WorkerCount = Annotated[int, Field(ge=1, le=1024)]
 ClassLabel = Annotated[int, Field(ge=0)]
@@ -222,8 +223,10 @@ class SearchConfig(Section):
     memory_weight: float = Field(
         0.005, ge=0, le=1, description="Accuracy (a fraction) one pays for halving the memory; weighted objective."
     )
-    sampler: Literal["band"] = Field(
-        "band", description="band: a random shape scaled until it just fits the budget aimed at."
+    sampler: SamplerName = Field(
+        "qmc",
+        description="qmc: spread evenly over the space, scaled down where it breaks the budget aimed at, as are "
+        "Optuna's random, tpe, gp and nsga2; band: spread evenly, scaled until it just fits; macs: most MACs first.",
     )
     trials: Positive = Field(64, le=1_000_000, description="Finished trials the search ends with.")
     seeds_per_trial: int = Field(4, ge=1, le=64, description="Runs of each trial, trained in one pass where possible.")
@@ -244,6 +247,11 @@ class ConfirmConfig(Section):
         min_length=1,
         max_length=16,
         description="Runs per schedule at which the verdict is looked at; they rise, from 2 runs or more.",
+    )
+    allowance: Positive | None = Field(
+        None,
+        description="Confirmation runs in all, spent look by look where a decision per run is likeliest; null: as "
+        "many as the looks take.",
     )
     challengers: int = Field(4, ge=1, le=32, description="At most so many schedules are confirmed against a rule.")
 

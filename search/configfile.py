@@ -40,12 +40,15 @@ def read(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
             The message lists the first problems.
     """
     config = parse(load(_text(path), str(path)), str(path))
-    if not overrides:
-        return config
+    return override(config, overrides) if overrides else config
+
+
+def override(config: StudyConfig, overrides: Sequence[str]) -> StudyConfig:
+    """A configuration with values replaced; see `read`."""
     tree = config.model_dump(mode="json")
-    for override in overrides:
-        _override(tree, override)
-    return parse(tree, " ".join(f"--set {override}" for override in overrides))
+    for each in overrides:
+        _override(tree, each)
+    return parse(tree, " ".join(f"--set {each}" for each in overrides))
 
 
 def parse(tree: Any, source: str) -> StudyConfig:  # noqa: ANN401 # whatever YAML holds

@@ -4,7 +4,7 @@ The cases are fixed once, when the search has ended; jobs are queued look by loo
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from optuna.trial import TrialState
@@ -16,6 +16,7 @@ from search.rules import Fit
 from search.schedule import FilterSchedule
 from search.study import Storage, enqueue_confirmation
 from search.surrogate import Surrogate, recommend
+from search.verdict import next_case
 
 _MOST_RUNS_PER_JOB = 16
 _MACS_PER_JOB = 10**11  # about a minute of one core at the rate of small networks, 2 * 10^9 a second
@@ -97,17 +98,31 @@ def runs_needed(cases: Sequence[Case], found: Scores, confirm: ConfirmConfig) ->
 
 
 def enqueue_next(storage: Storage, cases: Sequence[Case], plan: StudyPlan) -> int:
-    """Queue the runs of the next look that are not queued yet.
+    """Queue the runs of the next look that are not queued yet: of all open cases, or of one where runs are rationed.
 
     Returns:
-        How many jobs were queued; 0 when every case is closed, or waits for jobs that are queued already.
+        How many jobs were queued; 0 when every case is closed or waits for jobs that were queued already, and when
+        the allowance is spent.
     """
     queued: dict[FilterSchedule, int] = defaultdict(int)
     for job in storage.trials("confirm"):
         schedule = FilterSchedule.parse(job.user_attrs["schedule"])
         queued[schedule] = max(queued[schedule], job.user_attrs["first"] + job.user_attrs["count"])
+    found, confirm = scores(storage), plan.config.confirm
+    if confirm.allowance is None:
+        return _enqueue(storage, runs_needed(cases, found, confirm), queued, plan)
+    left, waiting = confirm.allowance - sum(queued.values()), list(cases)
+    while (turn := next_case([judge(case, found, confirm) for case in waiting], left)) is not None:
+        if jobs := _enqueue(storage, runs_needed([waiting.pop(turn)], found, confirm), queued, plan):
+            return jobs
+    return 0
+
+
+def _enqueue(
+    storage: Storage, needed: Mapping[FilterSchedule, int], queued: Mapping[FilterSchedule, int], plan: StudyPlan
+) -> int:
     jobs = 0
-    for schedule, runs in runs_needed(cases, scores(storage), plan.config.confirm).items():
+    for schedule, runs in needed.items():
         per_job = runs_per_job(plan, schedule)
         for first in range(queued[schedule], runs, per_job):
             enqueue_confirmation(storage, schedule, first, min(per_job, runs - first))

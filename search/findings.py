@@ -3,13 +3,14 @@
 A pure projection of the storage; nothing here trains, chooses what to train, or writes.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search.cases import Case, Scores, correctness, judge, scores, stored_cases
+from search.beststage import FiltersInterval, best_filters
+from search.cases import Case, Scores, correctness, judge, scores, stored_cases, stored_explorations
 from search.confirm import fit_surrogate
 from search.cost import Budget, Costs
 from search.growth import BestRatio, best_ratios
@@ -60,6 +61,7 @@ class Finding:
         challengers: The challengers, in the order of the case.
         unexplored_probability: How likely a schedule that was not confirmed is better than the rule by more than the
             margin, as the surrogate has it; None without a surrogate.
+        margin_asked: The margin of terms chosen after looking; None for a verdict as planned.
     """
 
     case: Case
@@ -67,11 +69,20 @@ class Finding:
     rule: Confirmed
     challengers: tuple[Confirmed, ...]
     unexplored_probability: float | None
+    margin_asked: float | None = None
 
     @property
     def best(self) -> Confirmed:
         """The challenger furthest ahead of the rule in equally many runs; the rule's own schedule where none is."""
         return next((each for each in self.challengers if str(each.schedule) == self.verdict.best), self.rule)
+
+
+@dataclass(frozen=True)
+class BestFilters:
+    """The filters of every stage of the best schedule within one budget, by the surrogate."""
+
+    budget: Budget
+    stages: tuple[FiltersInterval, ...]
 
 
 @dataclass(frozen=True)
@@ -94,8 +105,10 @@ class Findings:
         findings: One per case.
         rule_of_thumb: One per budget; empty without a surrogate.
         weighted: None without a surrogate.
+        explored: Verdicts on terms chosen after looking.
         sensitivities: How cases look at other learning rates, where probed.
         fidelity_checks: How brief training ranks beside full training, where probed.
+        best_filters: One per budget; empty without a surrogate.
     """
 
     plan: StudyPlan
@@ -104,6 +117,8 @@ class Findings:
     weighted: WeightedBest | None
     sensitivities: tuple[Sensitivity, ...] = ()
     fidelity_checks: tuple[FidelityCheck, ...] = ()
+    explored: tuple[Finding, ...] = ()
+    best_filters: tuple[BestFilters, ...] = ()
 
 
 def conclude(plan: StudyPlan, storage: Storage) -> Findings:
@@ -112,15 +127,28 @@ def conclude(plan: StudyPlan, storage: Storage) -> Findings:
     found, correct = scores(storage), correctness(storage)
     surrogate = fit_surrogate(storage, plan.config.seed)
     findings = tuple(
-        _finding(plan, case, found, correct, surrogate, np.random.default_rng([plan.config.seed, 1, number]))
-        for number, case in enumerate(cases)
+        _finding(plan, case, found, correct, surrogate, case_rng(plan, number)) for number, case in enumerate(cases)
     )
-    probed = tuple(sensitivities(plan, storage)), tuple(fidelity_checks(plan, storage))
+    probed = (
+        tuple(sensitivities(plan, storage)),
+        tuple(fidelity_checks(plan, storage)),
+        tuple(_explored(plan, storage, found, correct, surrogate)),
+    )
     if surrogate is None:
         return Findings(plan, findings, (), None, *probed)
     rng = np.random.default_rng([plan.config.seed, 2])
     thumb = tuple(best_ratios(plan, surrogate, cases, found, rng))
-    return Findings(plan, findings, thumb, _weighted_best(plan, surrogate, rng), *probed)
+    weighted = _weighted_best(plan, surrogate, rng)
+    filters = tuple(
+        BestFilters(budget, best_filters(surrogate, plan.space.within(budget, plan.cost_model, rng), rng))
+        for budget in plan.config.budgets
+    )
+    return Findings(plan, findings, thumb, weighted, *probed, filters)
+
+
+def case_rng(plan: StudyPlan, number: int) -> np.random.Generator:
+    """What settles the random choices of the finding on the case of this number."""
+    return np.random.default_rng([plan.config.seed, 1, number])
 
 
 def _finding(
@@ -144,10 +172,7 @@ def _finding(
         costs = plan.cost_model.costs(schedule)
         return Confirmed(schedule, origin, costs, accuracy, len(runs), images, collapsed_runs(runs))
 
-    unexplored = None
-    if surrogate is not None:
-        pool = _unconfirmed(plan, case, rng)
-        unexplored = unexplored_probability(surrogate, pool, case.schedule, plan.config.confirm.margin, rng)
+    unexplored = None if surrogate is None else unexplored_in(plan, case, surrogate, rng)
     return Finding(
         case,
         judge(case, found, plan.config.confirm),
@@ -155,6 +180,21 @@ def _finding(
         tuple(confirmed(each.schedule, each.origin) for each in case.challengers),
         unexplored,
     )
+
+
+def _explored(
+    plan: StudyPlan,
+    storage: Storage,
+    found: Scores,
+    correct: Mapping[FilterSchedule, NDArray[np.float64]],
+    surrogate: Surrogate | None,
+) -> Iterator[Finding]:
+    for number, exploration in enumerate(stored_explorations(storage)):
+        terms = replace(plan, config=plan.config.model_copy(update={"confirm": exploration.confirm}))
+        for place, case in enumerate(exploration.cases):
+            rng = np.random.default_rng([plan.config.seed, 5, number, place])
+            finding = _finding(terms, case, found, correct, surrogate, rng)
+            yield replace(finding, margin_asked=exploration.confirm.margin)
 
 
 def collapsed_runs(runs: NDArray[np.float64]) -> int:
@@ -184,6 +224,12 @@ def _over_images(
         for level in (1 - (1 - confidence) / challengers, confidence)
     )
     return Interval(alone.mean, adjusted.low, alone.high)
+
+
+def unexplored_in(plan: StudyPlan, case: Case, surrogate: Surrogate, rng: np.random.Generator) -> float:
+    """How likely a schedule that was not confirmed beats the rule by more than the margin, under the case's budget."""
+    pool = _unconfirmed(plan, case, rng)
+    return unexplored_probability(surrogate, pool, case.schedule, plan.config.confirm.margin, rng)
 
 
 def _unconfirmed(plan: StudyPlan, case: Case, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -93,6 +93,8 @@ def _check_costs(config: StudyConfig, cost_model: CostModel, space: Space) -> No
     needs = {f"budget {budget}": {budget.cost} for budget in config.budgets}
     if config.search.objective != "constrained":
         needs[f"objective {config.search.objective}"] = {"params", "memory"}
+    if config.search.sampler == "macs":
+        needs["sampler macs"] = {"macs"}
     for what, costs in needs.items():
         for cost in sorted(costs.difference(known)):
             msg = (

@@ -99,15 +99,19 @@ def verdict_values(findings: Findings) -> dict[str, Any]:
         "margin": confirm.margin,
         "confidence": confirm.confidence,
         "fingerprint": findings.plan.config.fingerprint(),
-        "verdicts": [_verdict(finding) for finding in findings.findings],
+        "verdicts": [_verdict(finding, confirm.margin) for finding in (*findings.findings, *findings.explored)],
         "rule_of_thumb": [_best_ratio(each) for each in findings.rule_of_thumb],
         "weighted": _weighted(findings),
+        "best_filters": [
+            {"cost": each.budget.cost, "limit": each.budget.limit, "stages": [asdict(stage) for stage in each.stages]}
+            for each in findings.best_filters
+        ],
         "sensitivity": [_sensitivity(each) for each in findings.sensitivities],
         "fidelity": [_fidelity(each) for each in findings.fidelity_checks],
     }
 
 
-def _verdict(finding: Finding) -> dict[str, Any]:
+def _verdict(finding: Finding, planned_margin: float) -> dict[str, Any]:
     verdict, case, best = finding.verdict, finding.case, finding.best
     return {
         "cost": case.budget.cost,
@@ -120,7 +124,8 @@ def _verdict(finding: Finding) -> dict[str, Any]:
         "regret": _interval(verdict.regret),
         "verdict": verdict.outcome,
         "unexplored_probability": finding.unexplored_probability,
-        "exploratory": False,
+        "exploratory": finding.margin_asked is not None,
+        "margin": planned_margin if finding.margin_asked is None else finding.margin_asked,
         "budget_used": finding.rule.costs[case.budget.cost] / case.budget.limit,
         "runs_to_decide": verdict.runs_to_decide,
         "challengers": [_challenger(finding, each) | {"accuracy": _accuracy(each)} for each in finding.challengers],

@@ -121,6 +121,7 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
     trials = storage.trials("search", TrialState.COMPLETE)
     pictures = {picture.name: picture for picture in _write_pictures(folder, findings, trials)}
     values = {
+        "findings": findings,
         "plan": findings.plan,
         "config": findings.plan.config,
         "question": findings.plan.config.question,

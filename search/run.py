@@ -17,7 +17,16 @@ import torch
 from optuna.trial import TrialState
 
 from search import configfile, folder, study
-from search.cases import Standing, standings, store_cases, stored_cases
+from search.cases import (
+    Case,
+    Exploration,
+    Standing,
+    standings,
+    store_cases,
+    store_exploration,
+    stored_cases,
+    stored_explorations,
+)
 from search.config import StudyConfig
 from search.confirm import choose_cases, enqueue_next, fit_surrogate
 from search.errors import ConfigError, InterruptedStudyError, NoTrialError
@@ -134,6 +143,53 @@ def run_study(
         msg = "stopped after finishing what was running; everything finished is kept, --resume goes on"
         raise InterruptedStudyError(msg, stop.signal)
     return ended
+
+
+def explore(
+    plan: StudyPlan, terms: StudyPlan, where: Path, *, workers: int, show: Callable[[Progress], None]
+) -> list[Standing]:
+    """Judge a finished study on other terms, with further runs where they are needed.
+
+    Terms chosen after looking at a verdict make another one `exploratory`. Runs made before count again; the cases of
+    budgets judged before keep their challengers, and those of new budgets get theirs from the surrogate.
+
+    Args:
+        plan: The study worked out.
+        terms: The same with another margin, other looks or other budgets.
+        where: Its folder.
+        workers: Local processes.
+        show: Called a few times a second.
+
+    Raises:
+        ConfigError: The study has no verdict yet.
+        StorageError: The folder or the study in it cannot be used.
+        InterruptedStudyError: A signal stopped it; asking again goes on.
+    """
+    with folder.locked(where) as lock, _stopping(plan.config.compute.max_wall_hours) as stop, study.guarded(where):
+        storage = study.load(where, plan.config.name)
+        planned = stored_cases(storage)
+        if planned is None:
+            msg = f"the study in {where} has no verdict yet; first go on with {folder.resume_command(where)}"
+            raise ConfigError(msg)
+        known = {(case.budget, case.rule): case for case in planned}
+        chosen = choose_cases(terms, fit_surrogate(storage, plan.config.seed))
+        cases = tuple(known.get((case.budget, case.rule), case) for case in chosen)
+        exploration = Exploration(terms.config.confirm, cases)
+        if exploration not in stored_explorations(storage):
+            store_exploration(storage, exploration)
+        study.enqueue_given_up(storage)
+        with LocalWorkers(where, workers, lock) as local:
+            launch = Launch(terms, storage, local, stop, show)
+            try:
+                launch.confirm_all(cases)
+            finally:
+                launch.drain()
+        write_outcome(plan, storage, where)
+        standing = standings(storage, exploration.confirm, cases)
+    if stop.signal is not None:
+        msg = "stopped after finishing what was running; everything finished is kept, the same command goes on"
+        raise InterruptedStudyError(msg, stop.signal)
+    return standing
 
 
 def write_outcome(plan: StudyPlan, storage: Storage, where: Path) -> Findings | None:
@@ -263,6 +319,10 @@ class Launch:
         if cases is None:
             cases = choose_cases(self.plan, fit_surrogate(self.storage, self.plan.config.seed))
             store_cases(self.storage, cases)
+        return self.confirm_all(cases)
+
+    def confirm_all(self, cases: Sequence[Case]) -> bool:
+        """Carry out what these cases need; False when it was stopped."""
         while not self.stop.due():
             if not self._busy("confirm") and not enqueue_next(self.storage, cases, self.plan):
                 return True

@@ -99,25 +99,41 @@ class Space:
         Raises:
             ConfigError: Even the smallest schedule of the space breaks the budget.
         """
-        proposals = self._proposals(1, budget, cost_model, rng)
-        if not len(proposals):
-            raise ConfigError(no_schedule_message(self, budget, cost_model))
-        return FilterSchedule(tuple(map(int, proposals[0])))
+        return self.scaled(self.shapes(rng.random((1, self.stages)))[0], budget, cost_model)
 
-    def _proposals(
-        self, count: int, budget: Budget, cost_model: CostModel, rng: np.random.Generator
-    ) -> NDArray[np.int64]:
-        """Independent proposals, see `propose`; shape `(count, n_stages)`, or no rows where none fits the budget."""
+    def shapes(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Points of the unit cube, shape `(n_points, n_stages)`, as real multiples within the ranges."""
         log = np.array([r.scale == "log" for r in self.ranges])
-        low, high = (np.array([getattr(r, end) for r in self.ranges], np.float64) for end in ("low", "high"))
-        drawn = rng.uniform(np.where(log, np.log(low), low), np.where(log, np.log(high), high), (count, self.stages))
-        shapes = np.where(log, np.exp(np.where(log, drawn, 0.0)), drawn)
+        low, high = self._ends
+        start, end = np.where(log, np.log(low), low), np.where(log, np.log(high), high)
+        drawn = start + (end - start) * points
+        return np.where(log, np.exp(np.where(log, drawn, 0.0)), drawn)
 
-        def scaled(bases: NDArray[np.float64]) -> NDArray[np.int64]:
+    def scaled(self, shape: NDArray[np.float64], budget: Budget, cost_model: CostModel) -> FilterSchedule:
+        """A shape in multiples, shape `(n_stages,)`, scaled up or down until it just fits; clipped to the ranges.
+
+        Raises:
+            ConfigError: Even the smallest schedule of the space breaks the budget.
+        """
+        fitting = self._scaled(shape[None], budget, cost_model)
+        if not len(fitting):
+            raise ConfigError(no_schedule_message(self, budget, cost_model))
+        return FilterSchedule(tuple(map(int, fitting[0])))
+
+    @property
+    def _ends(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        low, high = (np.array([getattr(r, end) for r in self.ranges], np.float64) for end in ("low", "high"))
+        return low, high
+
+    def _scaled(self, shapes: NDArray[np.float64], budget: Budget, cost_model: CostModel) -> NDArray[np.int64]:
+        """See `scaled`; filters of shape `(n_shapes, n_stages)`, or no rows where none fits the budget."""
+        low, high = self._ends
+
+        def members(bases: NDArray[np.float64]) -> NDArray[np.int64]:
             multiples = np.floor(np.clip(shapes * bases[:, None], low, high) + 0.5)
             return multiples.astype(np.int64) * self.multiple
 
-        return _largest_within_each(scaled, count, budget, cost_model)
+        return _largest_within_each(members, len(shapes), budget, cost_model)
 
     def within(
         self, budget: Budget, cost_model: CostModel, rng: np.random.Generator, at_most: int = 4_000
@@ -134,7 +150,8 @@ class Space:
             axes = [np.arange(r.low, high + 1) for high, r in zip(bounded, self.ranges, strict=True)]
             grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, self.stages) * self.multiple
             return np.asarray(grid[cost_model.table(grid, budget.cost) <= budget.limit])
-        return np.unique(self._proposals(at_most, budget, cost_model, rng), axis=0)
+        shapes = self.shapes(rng.random((at_most, self.stages)))
+        return np.unique(self._scaled(shapes, budget, cost_model), axis=0)
 
     def _most(self, stage: int, budget: Budget, cost_model: CostModel) -> int:
         """The most multiples of one stage that fit the budget while every other stage is at its fewest."""

@@ -21,7 +21,7 @@ import numpy as np
 import optuna
 import sqlalchemy
 from numpy.typing import NDArray
-from optuna.storages import RDBStorage
+from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.config import StudyConfig
@@ -53,13 +53,13 @@ class Storage:
     """The Optuna studies of one search, and transitions on their trials.
 
     Attributes:
-        backend: Optuna's storage.
+        backend: Optuna's storage; in memory it is one process's own, and gone with it.
         search: The study whose trials are candidates.
         confirm: The study whose trials are confirmation jobs.
         probe: The study whose trials are probes.
     """
 
-    backend: RDBStorage
+    backend: RDBStorage | InMemoryStorage
     search: optuna.Study
     confirm: optuna.Study
     probe: optuna.Study
@@ -95,6 +95,10 @@ class Storage:
 
         Optuna's own transition reads the state before it writes it, and SQLite lets two workers do so at once.
         """
+        if isinstance(self.backend, InMemoryStorage):
+            self.backend.set_trial_user_attr(trial_id, "owner", os.getpid())
+            self.backend.set_trial_user_attr(trial_id, "attempts", attempt)
+            return self.backend.set_trial_state_values(trial_id, TrialState.RUNNING)
         with self.backend.engine.begin() as connection:
             taken = connection.execute(_TAKE, {"id": trial_id, "now": datetime.now()})
             if taken.rowcount != 1:
@@ -157,15 +161,32 @@ def create(folder: Path, config: StudyConfig, directions: Sequence[str], data_fi
 
 def _create(path: Path, config: StudyConfig, directions: Sequence[str], data_fingerprint: str) -> None:
     backend = _connect(path, create=True)
-    aims = [optuna.study.StudyDirection[each.upper()] for each in directions]
-    search = optuna.create_study(storage=backend, study_name=config.name, directions=aims)
-    for purpose in ("confirm", "probe"):
-        optuna.create_study(storage=backend, study_name=f"{config.name}:{purpose}", direction="maximize")
+    search = _create_studies(backend, config, directions).search
     search.set_user_attr("config", config.semantic())
     search.set_user_attr("fingerprint", config.fingerprint())
     search.set_user_attr("data", data_fingerprint)
     backend.remove_session()
     backend.engine.dispose()
+
+
+def create_in_memory(config: StudyConfig, directions: Sequence[str], sampler: optuna.samplers.BaseSampler) -> Storage:
+    """A storage for a single process that keeps nothing, many times as fast as SQLite."""
+    return _create_studies(InMemoryStorage(), config, directions, sampler)
+
+
+def _create_studies(
+    backend: RDBStorage | InMemoryStorage,
+    config: StudyConfig,
+    directions: Sequence[str],
+    sampler: optuna.samplers.BaseSampler | None = None,
+) -> Storage:
+    aims = [optuna.study.StudyDirection[each.upper()] for each in directions]
+    search = optuna.create_study(storage=backend, study_name=config.name, directions=aims, sampler=sampler)
+    confirm, probe = (
+        optuna.create_study(storage=backend, study_name=f"{config.name}:{purpose}", direction="maximize")
+        for purpose in ("confirm", "probe")
+    )
+    return Storage(backend, search, confirm, probe)
 
 
 def load(folder: Path, name: str, sampler: optuna.samplers.BaseSampler | None = None) -> Storage:

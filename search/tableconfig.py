@@ -116,5 +116,5 @@ class TableConfig(Section):
         if self.images is None:
             unused.append("network")
         if self.exhaustive:
-            unused += ["search", "confirm.confidence", "confirm.looks", "confirm.challengers"]
+            unused += ["search", *(f"confirm.{key}" for key in ("confidence", "looks", "allowance", "challengers"))]
         return tuple(unused)

@@ -6,9 +6,9 @@ Owns words and number formats. Decides nothing: every number comes from `finding
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from search.config import ConfirmConfig
+from search.config import ConfirmConfig, SamplerName
 from search.cost import Budget, CostName, amount, exact_amount
 from search.outlook import LIKELY
 from search.rules import Rule
@@ -340,9 +340,9 @@ def question(study: str, rules: Sequence[Rule]) -> str:
 
 def origin_text(origin: str) -> str:
     """Where a schedule comes from: a rule's name as it stands, else what proposed it."""
-    return {"surrogate": "model's pick", "table": "best of all", "band": "sampled", "tpe": "sampled"}.get(
-        origin, origin
-    )
+    if origin in get_args(SamplerName):
+        return "sampled"
+    return {"surrogate": "model's pick", "table": "best of all"}.get(origin, origin)
 
 
 def table_text(table: TableConfig) -> str:

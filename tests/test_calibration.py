@@ -203,6 +203,6 @@ def test_a_kept_cell_is_measured_again(cell):
 
 def test_the_kept_page_is_made_from_the_kept_tables():
     text = (KEPT / "README.md").read_text(encoding="utf-8")
-    made = re.search(r"it was made (.*)\.\n", text)[1]
+    made = re.search(r"it was made (.*)\. Whole", text)[1]
     tables = {name: kept(name) for name in ("cells", "collapse", "prices", "spending", "orders")}
     assert page(tables, [], made) == text

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from optuna.trial import TrialState
 from planted import Planted, peaked
 
 from search import study
@@ -128,6 +129,28 @@ def test_a_run_without_a_score_classified_nothing(searched, tmp_path):
     job.set_user_attr("runs", [{"accuracy": 0.9}, {"reason": "diverged"}])
     storage.confirm.tell(job, 0.45)
     np.testing.assert_allclose(scores(storage)[FilterSchedule((8, 8, 8))], [0.9, 0.0])
+
+
+def test_an_allowance_is_spent_case_by_case_and_never_exceeded(searched, tmp_path):
+    searched_plan, searched_storage, evaluate = searched
+    cases = choose_cases(searched_plan, fit_surrogate(searched_storage, 0))
+    spent, decided = [], []
+    for allowance in (19, 20, 60, 1000):
+        config = CONFIG.model_copy(update={"confirm": CONFIG.confirm.model_copy(update={"allowance": allowance})})
+        plan = make_plan(config)
+        (tmp_path / str(allowance)).mkdir()
+        storage = study.create(tmp_path / str(allowance), config, ("maximize",), "data")
+        while jobs := enqueue_next(storage, cases, plan):
+            assert len({job.user_attrs["schedule"] for job in storage.trials("confirm", TrialState.WAITING)}) <= jobs
+            while carry_out_next(plan, evaluate, storage):
+                pass
+        spent.append(sum(job.user_attrs["count"] for job in storage.trials("confirm")))
+        decided.append(sum(judge(case, scores(storage), config.confirm).next_look is None for case in cases))
+        assert spent[-1] <= allowance
+    assert spent[0] == 0, "a look of five schedules takes 20 runs"
+    assert 0 < spent[1] <= 20 < spent[2]
+    assert decided == sorted(decided)
+    assert decided[-1] == len(cases)
 
 
 def test_nothing_is_needed_for_settled_challengers(searched):

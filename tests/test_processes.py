@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,6 +98,23 @@ def test_resuming_a_complete_study_trains_nothing(config, complete):
     before = (complete / "runs.csv").read_text()
     finish(start(config, complete, "--resume"))
     assert (complete / "runs.csv").read_text() == before
+
+
+def test_other_terms_are_judged_beside_the_planned_verdicts_and_marked(complete, tmp_path):
+    folder = tmp_path / "looked at"
+    shutil.copytree(complete, folder)
+    planned = json.loads((folder / "verdict.json").read_text())["verdicts"]
+    command = [sys.executable, "-m", "search", "confirm", str(folder), "--margin", "0.2", "--budget", "params <= 250"]
+    command += ["--looks", "2,6", "--json"]
+    for _ in range(2):  # asked twice is asked once
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found = json.loads(out)["verdicts"]
+        assert found[: len(planned)] == planned
+        (asked,) = found[len(planned) :]
+        assert (asked["cost"], asked["limit"], asked["margin"], asked["exploratory"]) == ("params", 250, 0.2, True)
+        assert asked["rule_accuracy"]["runs"] in (2, 6)
+    assert not any(each["exploratory"] for each in planned)
+    assert (folder / "config.yaml").read_text() == (complete / "config.yaml").read_text()
 
 
 def test_a_killed_search_resumes_to_the_same_trials(config, complete, tmp_path):

@@ -1,5 +1,6 @@
 """What the README claims is what the kept study found, and what it names exists."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -55,6 +56,16 @@ def test_make_targets_named_exist():
     named = set(re.findall(r"make ([a-z-]+)", (ROOT / "README.md").read_text()))
     defined = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     assert named <= defined
+
+
+def test_the_share_of_wrong_verdicts_is_the_calibrations():
+    with (ROOT / "studies" / "calibration" / "cells.csv").open() as file:
+        cells = list(csv.DictReader(file))
+    worst = max(int(cell["wrong"]) / int(cell["simulations"]) for cell in cells)
+    assert (
+        f"at most {100 * worst:.2g} % were wrong in the worst of {len(cells)} cells"
+        in (ROOT / "README.md").read_text()
+    )
 
 
 def test_the_kept_study_agrees_with_the_references():

@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from search.findings import Findings
+from search.beststage import FiltersInterval
+from search.findings import BestFilters, Findings
 from search.report import write_report
 
 _VOID = {"meta", "img", "br", "link"}
@@ -185,3 +186,16 @@ def test_collapsed_runs_are_told_on_the_card_of_their_verdict_alone(written, fin
     ).text
     assert text.count("Collapsed") == 1
     assert f"2 of 16 runs of {first.case.schedule}" in text
+
+
+def test_filters_of_each_stage_and_what_was_asked_afterwards_have_their_tables(findings, storage_of_plan, tmp_path):
+    stages = (FiltersInterval(6, 5, 7), FiltersInterval(8, 7, 12), FiltersInterval(11, 8, 13))
+    asked = replace(findings.findings[0], margin_asked=0.02)
+    more = replace(findings, best_filters=(BestFilters(findings.plan.config.budgets[0], stages),), explored=(asked,))
+    page = write_report(tmp_path, more, storage_of_plan).read_text()
+    assert "<td>6 (5 to 7)</td><td>8 (7 to 12)</td><td>11 (8 to 13)</td>" in page
+    assert "so they explore and do not decide" in page
+    assert '<td class="number">2</td>' in page
+    plain = write_report(tmp_path, findings, storage_of_plan).read_text()
+    assert "Asked afterwards" not in plain
+    assert "How many filters each stage wants" not in plain

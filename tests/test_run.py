@@ -8,7 +8,7 @@ import pytest
 from planted import Failing, InlineWorkers, Planted, peaked
 
 from search import study
-from search.cases import correctness
+from search.cases import Exploration, correctness, store_exploration, stored_cases
 from search.config import StudyConfig
 from search.errors import NoTrialError
 from search.findings import conclude
@@ -72,6 +72,19 @@ def test_the_same_seed_gives_the_same_verdict_file_and_the_global_seed_does_not_
         plan, storage = conduct(tmp_path / name, Planted(peaked(1.5, 0.02)))
         values.append(verdict_values(conclude(plan, storage)))
     assert json.dumps(values[0]) == json.dumps(values[1])
+
+
+def test_a_margin_chosen_after_looking_makes_an_exploratory_verdict(tmp_path):
+    plan, storage = conduct(tmp_path, Planted(peaked(1, 0.02)))
+    before = conclude(plan, storage)
+    terms = plan.config.confirm.model_copy(update={"margin": 0.3})
+    store_exploration(storage, Exploration(terms, tuple(stored_cases(storage))))
+    after = conclude(plan, storage)
+    assert [each.verdict for each in after.findings] == [each.verdict for each in before.findings]
+    assert {each.verdict.outcome for each in after.findings} == {"not near-optimal"}
+    assert {each.verdict.outcome for each in after.explored} == {"near-optimal"}
+    values = verdict_values(after)["verdicts"]
+    assert [(each["margin"], each["exploratory"]) for each in values] == [(0.005, False)] * 2 + [(0.3, True)] * 2
 
 
 def test_the_study_folder_is_written(tmp_path):

@@ -13,7 +13,7 @@ from search.cost import Budget
 from search.errors import StorageError
 from search.progress import progress
 from search.schedule import FilterSchedule
-from search.study import MOST_ATTEMPTS, Proposal
+from search.study import MOST_ATTEMPTS, Probe, Proposal
 
 BUDGET = Budget("params", 1500)
 
@@ -41,15 +41,18 @@ def give_up(storage, purpose):
 def test_what_was_given_up_is_queued_again_and_counts_once(storage):
     study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
     study.enqueue_confirmation(storage, FilterSchedule((8, 8, 8)), 16, 16)
+    probe = Probe(FilterSchedule((8, 8, 8)), 0, 4, "test", 15, 2.0)
+    study.enqueue_probes(storage, [probe])
     for purpose in study.PURPOSES:
         give_up(storage, purpose)
-    assert progress(storage).given_up == 2
+    assert progress(storage).given_up == 3
     for _ in range(2):
         study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
         study.enqueue_given_up(storage)
-    assert len(storage.trials("search")) == len(storage.trials("confirm")) == 2
+        study.enqueue_probes(storage, [probe])
+    assert [len(storage.trials(purpose)) for purpose in study.PURPOSES] == [2, 2, 2]
     counts = progress(storage)
-    assert (counts.trials, counts.confirmations, counts.given_up) == (1, 16, 0)
+    assert (counts.trials, counts.confirmations, counts.probes, counts.given_up) == (1, 16, 4, 0)
     again = storage.claim("confirm")
     assert (again.user_attrs["schedule"], again.user_attrs["first"], again.user_attrs["count"]) == ("8-8-8", 16, 16)
 

@@ -59,7 +59,7 @@ def test_rules_come_first_and_the_sampler_aims_at_the_budgets_in_turn(tmp_path):
     rows = list(trial_rows(storage))
     assert [row["origin"] for row in rows[:3]] == ["doubling"] * 3
     assert rows[0]["schedule"] == "4-7-15"
-    sampled = [row["budget"] for row in rows if row["origin"] == "band"]
+    sampled = [row["budget"] for row in rows if row["origin"] == "qmc"]
     assert sampled
     assert sampled == [str(plan.config.budgets[i % 3]) for i in range(len(sampled))]
 
