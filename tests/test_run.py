@@ -106,9 +106,11 @@ def test_the_study_folder_is_written(tmp_path):
         "doubling",
         "4-7-15",
     )
-    assert set(first["rule_accuracy"]) == {"mean", "low", "high", "runs"}
+    assert set(first["rule_accuracy"]) == {"mean", "low", "high", "runs", "collapsed_runs"}
     assert set(first["regret"]) == {"mean", "low", "high"}
-    assert set(verdict["rule_of_thumb"][0]) == {"cost", "limit", "ratio", "low", "high"}
+    thumb = verdict["rule_of_thumb"][0]
+    assert set(thumb) == {"cost", "limit", "ratio", "low", "high", "curve", "confirmed"}
+    assert 2.0 in {each["ratio"] for each in thumb["confirmed"]} & {each["ratio"] for each in thumb["curve"]}
     assert (tmp_path / "report.html").is_file()
 
 
