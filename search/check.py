@@ -62,7 +62,8 @@ def forecast(plan: StudyPlan) -> Forecast:
         return Forecast(0, 0, 0, 0, _START_SECONDS, _START_SECONDS, None)
     search_runs = config.search.trials * config.search.seeds_per_trial
     schedules = len(plan.judged) * (1 + config.confirm.challengers)
-    least, most = (schedules * looks for looks in (config.confirm.looks[0], config.confirm.looks[-1]))
+    spent = (schedules * looks for looks in (config.confirm.looks[0], config.confirm.looks[-1]))
+    least, most = (min(runs, config.confirm.allowance or runs) for runs in spent)
     if config.table is not None:
         search = _START_SECONDS + config.search.trials * _TRIAL_SECONDS
         quick, slow = (search + runs * _LOOKUP_SECONDS for runs in (least, most))

@@ -260,6 +260,13 @@ class ConfirmConfig(Section):
         if self.looks[0] < 2 or any(a >= b for a, b in zip(self.looks, self.looks[1:], strict=False)):
             msg = f"looks {list(self.looks)} must rise and start at 2 runs or more, such as [16, 32, 64, 128]"
             raise ValueError(msg)
+        least = self.looks[0] * (1 + self.challengers)
+        if self.allowance is not None and self.allowance < least:
+            msg = (
+                f"allowance {self.allowance} does not pay for one look: a rule and {self.challengers} challengers at "
+                f"{self.looks[0]} runs take {least}; raise it, or lower challengers or the first look"
+            )
+            raise ValueError(msg)
         return self
 
 

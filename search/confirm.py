@@ -81,7 +81,8 @@ def _ranked(
     taken = [fitted.schedule, *(each.schedule for each in rules[: places // 2])]
     found = [Challenger(schedule, "surrogate") for schedule in recommend(surrogate, pool, places, taken)]
     half = places - min(places // 2, len(rules))
-    return found[:half] + rules[: places // 2] + found[half:] + rules[places // 2 :]
+    ordered = found[:half] + rules[: places // 2] + found[half:] + rules[places // 2 :]
+    return list({each.schedule: each for each in reversed(ordered)}.values())[::-1]  # of equals the first
 
 
 def runs_needed(cases: Sequence[Case], found: Scores, confirm: ConfirmConfig) -> dict[FilterSchedule, int]:

@@ -107,10 +107,12 @@ def _lines() -> Callable[[Progress], None]:
 
 def _said(progress: Progress, phase: Literal["search", "confirm", "probe"]) -> str:
     others = [(progress.given_up, "given up after crashes")]
+    if phase == progress.phase:
+        others = [(progress.running, "running"), *others]
     match phase:
         case "search":
             said = f"{progress.finished}/{progress.trials} trials"
-            others = [(progress.running, "running"), (progress.failed, "failed"), *others]
+            others = [*others[:-1], (progress.failed, "failed"), others[-1]]
         case "confirm":
             said = f"{progress.confirmed} of {progress.confirmations} runs queued so far"
         case "probe":

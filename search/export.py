@@ -102,8 +102,15 @@ def export_best(
 
 
 def is_exported(findings: Findings, folder: Path) -> bool:
-    """Whether `best/` is complete: the model card, written last, of every budget is there."""
-    return all((folder / "best" / budget.folder / "README.md").exists() for budget in by_budget(findings.findings))
+    """Whether `best/` is complete and of these findings; a model card is written last."""
+    for budget, best in by_budget(findings.findings).items():
+        where = folder / "best" / budget.folder
+        if not (where / "README.md").exists():
+            return False
+        kept = load_yaml((where / "config.yaml").read_text(), str(where / "config.yaml"))
+        if (kept["schedule"], kept["confirmed"]["runs"]) != (str(best.schedule), best.runs):
+            return False
+    return True
 
 
 def train_best(best: Path, on_epoch: OnEpoch) -> Trained:

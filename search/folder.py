@@ -61,11 +61,18 @@ def check_startable(folder: Path, resume: bool) -> None:
     """Refuse in milliseconds what would otherwise be refused once everything has been loaded; writes nothing.
 
     Raises:
-        ConfigError: A study exists and `resume` is off.
+        ConfigError: A study exists and `resume` is off, or something that is none is in its place.
         StorageError: The folder cannot be created or written.
     """
-    if not resume and any(os.access(folder / name, os.F_OK) for name in ("study.db", "config.yaml")):
-        msg = f"a study exists in {folder}; add --resume to continue it, or give another folder with --out"
+    if os.access(folder / "study.db", os.F_OK):
+        if not resume:
+            msg = f"a study exists in {folder}; add --resume to continue it, or give another folder with --out"
+            raise ConfigError(msg)
+    elif os.access(folder / "config.yaml", os.F_OK):
+        msg = (
+            f"{folder} holds a config.yaml, which a study would overwrite, but no study.db; give another folder with "
+            "--out, or move the file away"
+        )
         raise ConfigError(msg)
     nearest = next(each for each in (folder, *folder.absolute().parents) if os.access(each, os.F_OK))
     if not nearest.is_dir():

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from search.errors import FilterSearchError
-from search.study import Storage
+from search.study import PURPOSES, Storage
 
 _MOST_DEATHS_AT_START = 3
 
@@ -70,7 +70,7 @@ class LocalWorkers:
             if process.poll() is None:
                 continue
             detail = f"worker ended with exit status {process.returncode}\n{_tail(log)}"
-            released = storage.release("search", process.pid, detail) + storage.release("confirm", process.pid, detail)
+            released = sum(storage.release(purpose, process.pid, detail) for purpose in PURPOSES)
             self._deaths_at_start = 0 if released else self._deaths_at_start + 1
             if self._deaths_at_start >= _MOST_DEATHS_AT_START:
                 msg = f"workers end before they start any work; the last one said:\n{detail}"

@@ -5,6 +5,7 @@ from it in `findings`.
 """
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -78,8 +79,22 @@ class Stop:
         self._deadline = None if max_wall_hours is None else time.monotonic() + max_wall_hours * 3600
 
     def catch(self, number: int, frame: FrameType | None) -> None:
-        """Note a signal."""
+        """Note a signal and say so; after a second one the next ends the process as it would any other."""
         self.signal, self.signals = number, self.signals + 1
+        if self.signals == 1:
+            sys.stderr.write("\nfilter-search: stopping after the jobs at hand; once more ends them at once\n")
+        else:
+            signal.signal(number, signal.SIG_DFL)
+
+    def end(self) -> None:
+        """Turn a signal that came into the error the command ends with.
+
+        Raises:
+            InterruptedStudyError: One came.
+        """
+        if self.signal is not None:
+            msg = "stopped; everything finished is kept, the same command with --resume goes on"
+            raise InterruptedStudyError(msg, self.signal)
 
     def due(self) -> bool:
         """Whether to stop now; noted as heeded."""
@@ -129,6 +144,8 @@ def run_study(
                     Launch(plan, storage, local, stop, show).carry_out()
                 finally:
                     write_records(where, storage)
+        if stop.signals > 1:
+            stop.end()
         findings = write_outcome(plan, storage, where)
         complete = findings and progress(storage) == before and is_exported(findings, where)
         if findings and not complete and plan.config.table is None:  # which has no weights
@@ -139,9 +156,7 @@ def run_study(
         else:
             standing = standings(storage, plan.config.confirm)
         ended = Ended(findings, standing, progress(storage), stop.heeded)
-    if stop.signal is not None:
-        msg = "stopped after finishing what was running; everything finished is kept, --resume goes on"
-        raise InterruptedStudyError(msg, stop.signal)
+    stop.end()
     return ended
 
 
@@ -186,9 +201,7 @@ def explore(
                 launch.drain()
         write_outcome(plan, storage, where)
         standing = standings(storage, exploration.confirm, cases)
-    if stop.signal is not None:
-        msg = "stopped after finishing what was running; everything finished is kept, the same command goes on"
-        raise InterruptedStudyError(msg, stop.signal)
+    stop.end()
     return standing
 
 
@@ -224,11 +237,8 @@ def _stopping(max_wall_hours: float | None) -> Iterator[Stop]:
 
 
 def _check_startable(plan: StudyPlan, where: Path, resume: bool) -> None:
-    exists = (where / "study.db").exists() or (where / "config.yaml").exists()
-    if exists and not resume:
-        msg = f"a study exists in {where}; add --resume to continue it, or give another folder with --out"
-        raise ConfigError(msg)
-    if exists:
+    folder.check_startable(where, resume)
+    if (where / "study.db").exists():
         check_same(plan, study.load(where, plan.config.name), where)
 
 
@@ -299,13 +309,12 @@ class Launch:
             NoTrialError: It ended, or will end, without a single complete trial.
         """
         while not self.stop.due():
-            trials = self.storage.trials("search")
-            crashed = [trial for trial in trials if trial.user_attrs.get("reason") == "crash"]
+            trials = study.jobs(self.storage, "search")
+            crashed = [trial for trial in trials if study.is_given_up(trial)]
             complete = any(trial.state is TrialState.COMPLETE for trial in trials)
             over = not any(trial.state in (TrialState.WAITING, TrialState.RUNNING) for trial in trials)
             if not complete and (over or len(crashed) >= _CRASHES_WITHOUT_SUCCESS):
-                details = [trial.user_attrs["detail"] for trial in trials if "detail" in trial.user_attrs]
-                first = details[0] if details else "not recorded"
+                first = next(trial.user_attrs["detail"] for trial in trials if trial.state is TrialState.FAIL)
                 msg = f"no trial could be completed; mend the cause of the first failure, which was:\n{first}"
                 raise NoTrialError(msg)
             if over:

@@ -45,6 +45,8 @@ def read_table(path: Path, columns: ColumnsConfig, percent: bool) -> Table:
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
         msg = f"{path} is no CSV file ({error}); save it as UTF-8 text of comma-separated values with a header"
         raise DataError(msg) from None
+    while lines and not any(lines[-1]):  # blank lines that spreadsheets leave at the end
+        lines.pop()
     if not lines or any(len(line) != len(header) for line in lines):
         uneven = next((number for number, line in enumerate(lines, 2) if len(line) != len(header)), 2)
         msg = f"{path}: line {uneven} is not one row of {len(header)} values under {', '.join(header)}; mend it"
@@ -81,11 +83,9 @@ def _check_header(path: Path, header: list[str], columns: ColumnsConfig) -> None
     asked += [getattr(columns, cost) for cost in COST_NAMES if getattr(columns, cost) != cost]
     for name in asked:
         if header.count(name) != 1:
-            found = "twice or more" if name in header else "not"
-            msg = (
-                f"{path} has a column {name!r} {found}; it has {', '.join(header)}: say under table.columns which is "
-                "which"
-            )
+            found = f"column {name!r} twice or more" if name in header else f"no column {name!r}"
+            hint = ", and separate values by commas" if ";" in header[0] else ""
+            msg = f"{path} has {found}; it has {', '.join(header)}: say under table.columns which is which{hint}"
             raise DataError(msg)
 
 

@@ -198,3 +198,11 @@ def test_what_a_table_leaves_unused_is_refused(table, values, key):
 def test_data_that_say_nothing_are_refused(data, message):
     with pytest.raises(ValidationError, match=message):
         DataConfig.model_validate(data)
+
+
+def test_an_allowance_pays_for_a_look():
+    with pytest.raises(
+        ValidationError, match="allowance 79 does not pay for one look: a rule and 4 challengers at 16"
+    ):
+        ConfirmConfig(allowance=79)
+    assert ConfirmConfig(allowance=80).allowance == 80

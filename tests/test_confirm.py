@@ -10,6 +10,7 @@ from search.confirm import choose_cases, enqueue_next, fit_surrogate, runs_neede
 from search.errors import ConfigError
 from search.plan import make_plan
 from search.schedule import FilterSchedule
+from search.surrogate import Surrogate
 from search.worker import carry_out_next, open_study
 
 CONFIG = StudyConfig.model_validate(
@@ -163,3 +164,16 @@ def test_nothing_is_needed_for_settled_challengers(searched):
     needed = runs_needed([case], found, CONFIG.confirm)
     assert case.challengers[0].schedule not in needed
     assert needed[case.schedule] == 8
+
+
+def test_no_schedule_challenges_twice_even_in_a_space_of_a_few():
+    stages = [{"low": 2, "high": 5}, {"low": 2, "high": 6}]
+    rules = {"judged": ["uniform"], "compared": ["doubling", "reverse", "geometric(0.8)"]}
+    config = StudyConfig.model_validate({"filters": {"stages": stages}, "budgets": ["params <= 150"], "rules": rules})
+    plan = make_plan(config)
+    filters = np.array([(a, b) for a in range(2, 6) for b in range(2, 7)])
+    for bend in np.linspace(-0.05, 0.05, 11):
+        surrogate = Surrogate.fit(filters, 0.8 + bend * np.log2(filters[:, 0]) - 0.01 * np.log2(filters[:, 1]), 0)
+        (case,) = choose_cases(plan, surrogate)
+        schedules = [each.schedule for each in case.challengers]
+        assert len(set(schedules)) == len(schedules)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from planted import Failing, InlineWorkers, Planted, peaked
 from search import study
 from search.cases import Exploration, correctness, store_exploration, stored_cases
 from search.config import StudyConfig
-from search.errors import NoTrialError
+from search.errors import InterruptedStudyError, NoTrialError
 from search.findings import conclude
 from search.plan import make_plan
+from search.progress import progress
 from search.records import verdict_values
 from search.run import Launch, Stop, write_outcome
 from search.verdict import image_bootstrap
@@ -167,3 +169,34 @@ def test_image_limits_hold_for_the_best_of_several_challengers(tmp_path):
             assert step > 0
             assert each.images.low == pytest.approx(together.low, abs=step)
             assert each.images.high == pytest.approx(alone.high, abs=step)
+
+
+def test_a_mended_cause_of_crashes_lets_a_resume_go_on(tmp_path):
+    def broken(*_, **__):
+        msg = "the head does not fit"
+        raise RuntimeError(msg)
+
+    with pytest.raises(NoTrialError, match="the head does not fit"):
+        conduct(tmp_path, broken)
+    config = StudyConfig.model_validate(study.load(tmp_path, "digits").search.user_attrs["config"])
+    plan = make_plan(config)
+    storage = open_study(plan, tmp_path)
+    storage.release("search", None, "interrupted")
+    study.enqueue_missing(storage, plan.proposals())
+    workers = InlineWorkers(plan, Planted(peaked(2, 0.02)), storage)
+    assert Launch(plan, storage, workers, Stop(None), lambda _: None).search()
+    assert progress(storage).finished == config.search.trials
+
+
+def test_a_second_signal_leaves_the_third_to_end_the_process(capsys):
+    stop, before = Stop(None), signal.getsignal(signal.SIGTERM)
+    try:
+        stop.catch(signal.SIGTERM, None)
+        assert signal.getsignal(signal.SIGTERM) is before
+        assert "once more ends them at once" in capsys.readouterr().err
+        stop.catch(signal.SIGTERM, None)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(InterruptedStudyError):
+        stop.end()

@@ -90,7 +90,7 @@ def test_percent_and_colons_and_other_names(tmp_path):
         ("", "is no CSV file"),
         ("schedule,accuracy\n", r"line 2 is not one row of 2 values"),
         ("schedule,accuracy\n2-2,0.5\n2-4\n", r"line 3 is not one row of 2 values under schedule, accuracy"),
-        ("widths,accuracy\n2-2,0.5\n", r"column 'schedule' not; it has widths, accuracy: say under table.columns"),
+        ("widths,accuracy\n2-2,0.5\n", r"has no column 'schedule'; it has widths, accuracy: say under table.columns"),
         ("schedule,accuracy,accuracy\n2-2,0.5,0.5\n", "column 'accuracy' twice or more"),
         ("schedule,accuracy\n2-2,0.5\n2x4,0.5\n", r"line 3, column 'schedule': '2x4' is no schedule; write"),
         ("schedule,accuracy\n2-2,\n", r"line 2, column 'accuracy': '' is no accuracy; .* needs every column"),
@@ -119,7 +119,7 @@ def test_a_file_that_is_absent_or_binary_is_refused(tmp_path):
 def test_a_named_cost_column_must_exist(tmp_path):
     path = tmp_path / "small.csv"
     path.write_text(SMALL)
-    with pytest.raises(DataError, match="column 'flops' not"):
+    with pytest.raises(DataError, match="has no column 'flops'"):
         read_table(path, ColumnsConfig(accuracy=("s1",), macs="flops"), percent=False)
 
 
