@@ -22,13 +22,13 @@ from search.rehearsal import Rehearsed, Truth, rehearse
 from search.simulation import DEFAULTS, MARGIN
 
 SEED = 20_261_124
-STUDIES = 50
+STUDIES = 200
 FOUND = 0.8
 """The least share of studies asked for that publish a schedule within a margin of the best, where doubling is far."""
 
 FAR = 3  # margins of regret from which on something better must be found
 
-_TRIALS_STUDIES = 20
+_TRIALS_STUDIES = 50
 _STRIDE = 10_000  # seeds from one cell's first study to the next one's
 _DEFAULT_SEARCH = SearchConfig()
 
