@@ -19,8 +19,8 @@ def draw_second_stage(features: Sequence[int], columns: Mapping[str, Sequence[Ma
         features: k of every study.
         columns: By budget, `best`, `low` and `high` of every study's second stage.
     """
-    with paper(4.2) as figure:
-        axes = figure.add_axes((0.09, 0.14, 0.6, 0.8))
+    with paper(5.0) as figure:
+        axes = figure.add_axes((0.09, 0.28, 0.88, 0.69))
         axes.plot(features, [2**k - 1 for k in features], color=GREY, label="$2^k-1$, one for each combination")
         axes.plot(features, [2 * k for k in features], color=GREY, linestyle="--", label="$2k$, two for each feature")
         for place, ((name, stages), (mark, colour)) in enumerate(zip(columns.items(), _BUDGET_STYLES, strict=True)):
@@ -35,7 +35,7 @@ def draw_second_stage(features: Sequence[int], columns: Mapping[str, Sequence[Ma
         axes.xaxis.set_major_locator(FixedLocator(list(features)))
         axes.set_xlabel("features k that classes combine")
         axes.set_ylabel("filters of the second stage")
-        figure.legend(loc="center left", bbox_to_anchor=(0.7, 0.55), frameon=False, fontsize=9)
+        figure.legend(loc="lower center", ncols=2, frameon=False, fontsize=9)
     return to_svg(figure)
 
 
@@ -47,16 +47,17 @@ def draw_falling(rows: Sequence[Mapping[str, Any]], margin: float) -> str:
         margin: A fraction.
     """
     with paper(3.6) as figure:
-        axes: Axes = figure.add_axes((0.1, 0.18, 0.86, 0.74))
+        axes: Axes = figure.add_axes((0.08, 0.18, 0.84, 0.74))
         for place, row in enumerate(rows):
             regret, verdict = row["regret"], row["verdict"]
             points = [100 * regret[key] for key in ("low", "mean", "high")]
             axes.plot([place, place], [points[0], points[2]], color=COLOURS[verdict], linewidth=2)
-            axes.plot(place, points[1], SIDE_MARKS[verdict], color=COLOURS[verdict], markersize=8)
-            axes.annotate(verdict, (place, points[2]), (0, 5), textcoords="offset points", ha="center", fontsize=9)
+            axes.plot(place, points[1], SIDE_MARKS[verdict], color=COLOURS[verdict], markersize=8, clip_on=False)
+            top = max(points[2], 100 * margin)
+            axes.annotate(verdict, (place, top), (0, 5), textcoords="offset points", ha="center", fontsize=9)
         axes.axhline(100 * margin, color=INK, linestyle=":", linewidth=1)
-        axes.annotate("margin", (1, 100 * margin), (-4, 3), xycoords=("axes fraction", "data"),
-                      textcoords="offset points", ha="right", fontsize=9)  # fmt: skip
+        axes.annotate("margin", (1, 100 * margin), (3, 0), xycoords=("axes fraction", "data"),
+                      textcoords="offset points", va="center", fontsize=9)  # fmt: skip
         axes.xaxis.set_major_locator(FixedLocator(list(range(len(rows)))))
         axes.set_xticklabels([f"{amount('memory', row['limit'])}\n{row['rule_schedule']}" for row in rows])
         axes.set_xlim(-0.5, len(rows) - 0.5)

@@ -68,6 +68,15 @@ def test_the_share_of_wrong_verdicts_is_the_calibrations():
     )
 
 
+def test_what_is_said_of_combinations_is_what_the_series_found():
+    page = (ROOT / "studies" / "combinations" / "README.md").read_text()
+    answers = re.findall(r"^\| [^|]+ \| \*\*(.+)\*\* \|$", page, re.M)
+    assert answers == ["neither"] * 3
+    first_stages = re.findall(r"^\| ([456]) \| [^|]+ \| \d+ \| \d+ \| \d+ \((\d+) to", page, re.M)
+    assert len(first_stages) == 9
+    assert all(int(low) > int(k) for k, low in first_stages)
+
+
 def test_the_kept_study_agrees_with_the_references():
     """24 seeds a schedule, trained outside this project: at 1,500 parameters 6-8-11 and 8-8-8 beat doubling by 0.7 to
     1.0 point; at 40,000 MACs doubling is within 0.15 point of the best known, at 500 activations within 0.3.
