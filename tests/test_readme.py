@@ -86,3 +86,10 @@ def test_the_kept_study_agrees_with_the_references():
     assert verdicts["macs", 40_000] != "not near-optimal"
     assert verdicts["activations", 500] != "not near-optimal"
     assert sum(verdict != "undecided" for verdict in verdicts.values()) >= 2
+
+
+def test_what_the_kept_study_says_of_its_probes_is_what_they_found():
+    found = json.loads((STUDY / "verdict.json").read_text())
+    steadiness = {(each["cost"], each["steadiness"]) for each in found["sensitivity"]}
+    assert steadiness == {("params", "holds"), ("macs", "open"), ("activations", "open"), ("memory", "open")}
+    assert {(each["misleads"], each["schedules"]) for each in found["fidelity"]} == {(False, 8)}
