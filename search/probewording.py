@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from search.wording import listed, points, short_budget
+from search.wording import chance, listed, points, short_budget
+
+_LIKELIER_THAN_NOT = 0.5
 
 if TYPE_CHECKING:  # its values are described, not made; loading what makes them takes seconds
     from search.config import ConfirmConfig
-    from search.findings import Findings
+    from search.findings import Finding, Findings
     from search.soundness import AtLearningRate, FidelityCheck, Sensitivity, Steadiness
     from search.verdict import Outcome
 
@@ -109,8 +111,24 @@ def fidelity_warning(check: FidelityCheck) -> str | None:
 
 
 def terminal_lines(findings: Findings) -> list[str]:
-    """One line for each case that turns, and for each budget where brief training misleads; mostly none."""
+    """What speaks against trusting a verdict, a line each; mostly none.
+
+    Cases in which something unexplored is likelier than not to be better, cases that turn at another learning rate,
+    budgets under which brief training misleads.
+    """
     turned = [each for each in findings.sensitivities if each.steadiness == "turns"]
-    return sensitivity_sentences(findings, turned) + [
-        said for check in findings.fidelity_checks if (said := fidelity_warning(check))
-    ]
+    unexplored = [said for finding in findings.findings if (said := unexplored_warning(finding))]
+    misled = [said for check in findings.fidelity_checks if (said := fidelity_warning(check))]
+    return unexplored + sensitivity_sentences(findings, turned) + misled
+
+
+def unexplored_warning(finding: Finding) -> str | None:
+    """That a verdict is of the schedules confirmed, where the surrogate expects better ones; None elsewhere."""
+    likely = finding.unexplored_probability or 0.0
+    if finding.verdict.outcome != "near-optimal" or likely <= _LIKELIER_THAN_NOT:
+        return None
+    return (
+        f"{short_budget(finding.case.budget)}: near-optimal against what was confirmed, but with a probability of "
+        f"{chance(likely)} the search's model expects something better by more than the margin; more trials may find "
+        "it."
+    )

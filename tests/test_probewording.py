@@ -70,3 +70,13 @@ def test_the_terminal_has_a_line_only_where_something_turns_or_misleads(findings
     lines = [line for line in text.getvalue().splitlines() if "verdict turns" in line or "no fair judge" in line]
     assert len(lines) == 2 * doubtful
     assert "came true" in text.getvalue()
+
+
+@pytest.mark.parametrize(("probability", "warned"), [(None, False), (0.5, False), (0.51, True), (1.0, True)])
+def test_a_near_optimal_verdict_with_something_better_likely_unexplored_is_qualified(findings, probability, warned):
+    near = next(each for each in findings.findings if each.verdict.outcome == "near-optimal")
+    said = probewording.unexplored_warning(replace(near, unexplored_probability=probability))
+    assert (said is not None) == warned
+    assert not warned or "near-optimal against what was confirmed, but" in said
+    others = [each for each in findings.findings if each.verdict.outcome != "near-optimal"]
+    assert all(probewording.unexplored_warning(replace(each, unexplored_probability=1.0)) is None for each in others)

@@ -199,3 +199,11 @@ def test_filters_of_each_stage_and_what_was_asked_afterwards_have_their_tables(f
     plain = write_report(tmp_path, findings, storage_of_plan).read_text()
     assert "Asked afterwards" not in plain
     assert "How many filters each stage wants" not in plain
+
+
+def test_a_verdict_that_the_search_doubts_is_qualified_at_the_top(findings, storage_of_plan, tmp_path):
+    doubted = tuple(replace(each, unexplored_probability=0.9) for each in findings.findings)
+    page = write_report(tmp_path, replace(findings, findings=doubted), storage_of_plan).read_text()
+    assert "near-optimal against what was confirmed, but" in page.partition("</header>")[0]
+    plain = write_report(tmp_path, findings, storage_of_plan).read_text()
+    assert "near-optimal against what was confirmed, but" not in plain
