@@ -29,7 +29,7 @@ from search.plan import make_plan
 from search.schedule import FilterSchedule
 from search.seriesfigures import draw_falling, draw_second_stage
 from search.study import run_seeds
-from search.wording import percent, short_budget
+from search.wording import chance, percent, short_budget
 from search.worker import make_evaluator
 
 _IN_USE_RUNS = 4
@@ -233,7 +233,7 @@ def _memory(folder: Path, members: Sequence[Member]) -> str:
     ]
     margin = member.config.confirm.margin
     write_whole(folder / "falling_memory.svg", draw_falling(rows, margin))
-    return fill("memory.md", {"rows": rows, "margin": margin, "percent": percent})
+    return fill("memory.md", {"rows": rows, "margin": margin, "percent": percent, "chance": chance})
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ def verdict(config, outcome="near-optimal", rule="doubling", **changes):
             "regret": {"mean": 0.001, "low": 0.0, "high": 0.004},
             "verdict": outcome,
             "budget_used": 0.9,
+            "unexplored_probability": 0.2,
         }
         | changes
         for budget in config.budgets
