@@ -7,7 +7,7 @@ is `looks.replay`'s, the same that `verdict.decide` makes; nothing of the method
 import csv
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -293,13 +293,13 @@ def markdown_table(rows: Sequence[Row]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in cells)
 
 
-def main() -> int:
-    """Write `studies/calibration`, or the folder named; 1 when the acceptance is broken."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("studies/calibration")
+def main(write: Callable[[Path], Sequence[str]], folder: Path) -> int:
+    """Write the folder, or the one the command names, and what breaks the acceptance; 1 where something does."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else folder
     found = write(folder)
     sys.stdout.write("".join(f"{fault}\n" for fault in found) + f"wrote {folder}\n")
     return 1 if found else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(write, Path("studies/calibration")))

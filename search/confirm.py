@@ -62,7 +62,7 @@ def choose_cases(plan: StudyPlan, surrogate: Surrogate | None) -> list[Case]:
 
 
 def _at_random(plan: StudyPlan, fitted: Fit, rng: np.random.Generator) -> list[Challenger]:
-    pool = plan.rivals(fitted, rng)
+    pool = plan.others(fitted.budget, [fitted.schedule], rng)
     places = min(plan.config.confirm.challengers, len(pool))
     chosen = rng.choice(pool, places, replace=False)
     return [Challenger(FilterSchedule(tuple(map(int, filters))), "random") for filters in chosen]

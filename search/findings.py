@@ -228,16 +228,9 @@ def _over_images(
 
 def unexplored_in(plan: StudyPlan, case: Case, surrogate: Surrogate, rng: np.random.Generator) -> float:
     """How likely a schedule that was not confirmed beats the rule by more than the margin, under the case's budget."""
-    pool = _unconfirmed(plan, case, rng)
+    confirmed = [case.schedule, *(each.schedule for each in case.challengers)]
+    pool = plan.others(case.budget, confirmed, rng)
     return unexplored_probability(surrogate, pool, case.schedule, plan.config.confirm.margin, rng)
-
-
-def _unconfirmed(plan: StudyPlan, case: Case, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Schedules within the budget that were not confirmed, shape `(n_schedules, n_stages)`."""
-    pool = plan.space.within(case.budget, plan.cost_model, rng)
-    for schedule in (case.schedule, *(each.schedule for each in case.challengers)):
-        pool = pool[(pool != np.array(schedule.filters)).any(axis=1)]
-    return pool
 
 
 def _weighted_best(plan: StudyPlan, surrogate: Surrogate, rng: np.random.Generator) -> WeightedBest | None:

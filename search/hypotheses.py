@@ -5,8 +5,6 @@ the classes told apart, or (one study) the memory allowed. Owns how its verdicts
 that says so; it judges nothing a second time.
 """
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +24,7 @@ from search.evaluate import Fidelity, Scored
 from search.folder import write_whole
 from search.pages import fill
 from search.plan import make_plan
+from search.records import csv_text
 from search.schedule import FilterSchedule
 from search.seriesfigures import draw_falling, draw_second_stage
 from search.study import run_seeds
@@ -113,7 +112,7 @@ def _combinations(folder: Path, members: Sequence[Member]) -> str:
     names = ("what 2^k-1 costs in parameters", "what 2^k-1 costs in activations", short_budget(budgets[2][0]))
     write_whole(folder / "second_stage.svg", draw_second_stage(features, dict(zip(names, seconds, strict=True))))
     in_use = _filters_in_use(members)
-    write_whole(folder / "filters_in_use.csv", _csv(in_use))
+    write_whole(folder / "filters_in_use.csv", csv_text(list(in_use[0]), in_use))
     values = {
         "rows": [
             _combinations_row(member, budget, member.best_filters(budget))
@@ -162,7 +161,7 @@ def _part(one: Mapping[str, int], other: Mapping[str, int]) -> bool:
     return one["high"] < other["low"] or other["high"] < one["low"]
 
 
-def _filters_in_use(members: Sequence[Member]) -> list[dict[str, float]]:
+def _filters_in_use(members: Sequence[Member]) -> list[dict[str, Any]]:
     """Effective number of filters of both stages of `k-(2^k-1)`, over a few runs of the probing seeds."""
     rows = []
     for member in members:
@@ -190,14 +189,6 @@ def _filters_in_use(members: Sequence[Member]) -> list[dict[str, float]]:
                 }
             )
     return rows
-
-
-def _csv(rows: Sequence[Mapping[str, float]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _classes(folder: Path, members: Sequence[Member]) -> str:

@@ -14,7 +14,7 @@ from statistics import fmean
 
 from scipy.special import betaincinv
 
-from search.calibration import ALPHA, DECIDED, Row, lower_limit, made_by, markdown_table, percent, write_rows
+from search.calibration import ALPHA, DECIDED, Row, lower_limit, made_by, main, markdown_table, percent, write_rows
 from search.config import SearchConfig, StudyConfig
 from search.pages import fill
 from search.plan import StudyPlan, make_plan
@@ -271,13 +271,5 @@ def _share(row: Row, column: str) -> str:
     return f"{100 * count / of:.3g} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def main() -> int:
-    """Write `studies/calibration/loop`, or the folder named; 1 when the acceptance is broken."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("studies/calibration/loop")
-    found = write(folder)
-    sys.stdout.write("".join(f"{fault}\n" for fault in found) + f"wrote {folder}\n")
-    return 1 if found else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(write, Path("studies/calibration/loop")))

@@ -3,6 +3,7 @@
 Everything that can be refused is refused here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 
@@ -75,11 +76,14 @@ class StudyPlan:
         first = {(fitted.budget, fitted.schedule): fitted for fitted in reversed(self.judged + self.compared)}
         return [each for each in self.judged + self.compared if first[each.budget, each.schedule] is each]
 
-    def rivals(self, fitted: Fit, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Schedules within a fitted rule's budget besides its own, shape `(n_schedules, n_stages)`."""
-        pool = self.space.within(fitted.budget, self.cost_model, rng)
-        others: NDArray[np.int64] = pool[(pool != np.array(fitted.schedule.filters)).any(axis=1)]
-        return others
+    def others(
+        self, budget: Budget, schedules: Sequence[FilterSchedule], rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Schedules within a budget besides these, shape `(n_schedules, n_stages)`."""
+        pool = self.space.within(budget, self.cost_model, rng)
+        for schedule in schedules:
+            pool = pool[(pool != np.array(schedule.filters)).any(axis=1)]
+        return pool
 
     def proposals(self) -> list[Proposal]:
         """The trials: rules first, then the sampler's, aimed at the budgets in turn. An exhaustive table has none."""
@@ -131,7 +135,9 @@ def make_plan(config: StudyConfig) -> StudyPlan:
     compared = [each for each in others if each is not None and each.schedule in space]
     plan = StudyPlan(config, source, space, cost_model, tuple(judged), tuple(compared))
     for each in judged:
-        if not len(plan.rivals(each, np.random.default_rng(0))):
+        # Any other member stands beside the smallest schedule, which every budget was just seen to admit.
+        alone = each.schedule == space.smallest
+        if alone and not len(plan.others(each.budget, [each.schedule], np.random.default_rng(0))):
             msg = (
                 f"{each.budget.in_words} admits no schedule besides {each.schedule}, the member of rule "
                 f"{each.rule}; raise the budget or widen filters.stages"

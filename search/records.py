@@ -30,8 +30,8 @@ RUN_COLUMNS = (
 
 def write_records(folder: Path, storage: Storage) -> None:
     """Write trials.csv and runs.csv."""
-    write_whole(folder / "trials.csv", _csv(TRIAL_COLUMNS, trial_rows(storage)))
-    write_whole(folder / "runs.csv", _csv(RUN_COLUMNS, run_rows(storage)))
+    write_whole(folder / "trials.csv", csv_text(TRIAL_COLUMNS, trial_rows(storage)))
+    write_whole(folder / "runs.csv", csv_text(RUN_COLUMNS, run_rows(storage)))
 
 
 def write_verdict(folder: Path, findings: Findings) -> None:
@@ -212,7 +212,8 @@ def _interval(interval: Interval | Comparison | None) -> dict[str, Any] | None:
     return None if interval is None else {"mean": interval.mean, "low": interval.low, "high": interval.high}
 
 
-def _csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
+def csv_text(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
+    """CSV with a header: numbers at six significant digits, nothing where a row has no value."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
