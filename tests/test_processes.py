@@ -123,8 +123,9 @@ def test_a_killed_search_resumes_to_the_same_trials(config, complete, tmp_path):
     wait_for_trials(process, folder, 3)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    assert process.returncode == -signal.SIGKILL, "the study ended before it could be killed"
     kept = {t.number: t.user_attrs["runs"] for t in trials(folder) if t.state is TrialState.COMPLETE}
-    assert 3 <= len(kept) < TRIALS
+    assert len(kept) >= 3
     finish(start(config, folder, "--workers", "2", "--resume"))
     after = {t.number: t.user_attrs["runs"] for t in trials(folder)}
     assert len(after) == TRIALS
@@ -138,10 +139,8 @@ def test_a_signal_drains_and_resume_goes_on(config, complete, tmp_path, number):
     process = start(config, folder, "--workers", "2")
     wait_for_trials(process, folder, 2)
     process.send_signal(number)
-    finish(process, 128 + number)
-    states = {trial.state for trial in trials(folder)}
-    assert TrialState.RUNNING not in states
-    assert TrialState.WAITING in states
+    finish(process, 128 + number)  # a study that ended before the signal came would have exited with 0
+    assert TrialState.RUNNING not in {trial.state for trial in trials(folder)}
     finish(start(config, folder, "--resume"))
     assert timeless(folder / "trials.csv") == timeless(complete / "trials.csv")
 
