@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from search.config import NetworkConfig
-from search.data import ImageData, TrainValidation
+from search.data import ImageData
 from search.evaluate import Scored
+from search.networkconfig import NetworkConfig
 from search.networks import build
 from search.schedule import FilterSchedule
+from search.splits import TrainValidation
 
 _BATCH = 256
 

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from search.config import StudyConfig
-from search.data import ImageData, Splits
+from search.data import ImageData
 from search.evaluate import Fidelity
 from search.plan import StudyPlan
 from search.schedule import FilterSchedule
 from search.soundness import LEARNING_RATE_FACTORS
+from search.splits import Splits
 from search.training import TrainingEvaluator, choose_device
 from search.verdict import resolvable_margin
 
@@ -68,8 +69,8 @@ def forecast(plan: StudyPlan) -> Forecast:
         search = _START_SECONDS + config.search.trials * _TRIAL_SECONDS
         quick, slow = (search + runs * _LOOKUP_SECONDS for runs in (least, most))
         return Forecast(search_runs, 0, least, most, quick, slow, None)
-    splits = Splits(plan.data.strata, config.data)
-    training = len(plan.data.labels) - len(splits.test) - len(splits.train_validation(0).validation)
+    splits = Splits(plan.data, config.data)
+    training = len(splits.train_validation(0, config.training.share).training)
     probing_runs = _probing_runs(config, len(plan.judged))
     steps = config.training.epochs * (training // config.training.batch_size)
     typical = [fitted.schedule for fitted in plan.judged]
@@ -105,7 +106,7 @@ def _seconds_per_step(plan: StudyPlan, schedule: FilterSchedule) -> float:
         plan.data.classes,
         "noise",
     )
-    splits = Splits(noise.labels, config.data)
+    splits = Splits(noise, config.data)
     device = choose_device(config.compute.device)
     evaluate = TrainingEvaluator(config.network, config.training, noise, splits, device)
     seconds = []

@@ -13,9 +13,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
 from search.cost import Budget
+from search.dataconfig import DataConfig
+from search.networkconfig import NetworkConfig
 from search.rules import Rule
-from search.section import Section
+from search.section import Positive, Section
 from search.tableconfig import TableConfig
+from search.trainingconfig import TrainingConfig
 
 LARGEST_FILTERS = 2**40
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -40,87 +43,9 @@ def _text(example: str) -> WithJsonSchema:
 
 BudgetText = Annotated[Budget, PlainValidator(_parse_budget), PlainSerializer(str), _text("params <= 1500")]
 RuleText = Annotated[Rule, PlainValidator(_parse_rule), PlainSerializer(str), _text("geometric(2.5)")]
-Positive = Annotated[int, Field(ge=1)]
 SamplerName = Literal["qmc", "band", "macs", "random", "tpe", "gp", "nsga2"]
 Look = Annotated[int, Field(ge=1, le=100_000)]
 WorkerCount = Annotated[int, Field(ge=1, le=1024)]
-ClassLabel = Annotated[int, Field(ge=0)]
-
-
-class DataConfig(Section):
-    """Where images come from and how they are split."""
-
-    source: Literal["digits", "combinations"] = Field(
-        "digits",
-        description="Data set; digits are the 1,797 8x8 images that scikit-learn ships, combinations are synthetic "
-        "12x12 images whose classes are the combinations of a few features.",
-    )
-    features: int = Field(
-        5, ge=2, le=6, description="Features that source combinations combines; k of them make 2^k-1 classes."
-    )
-    images: int = Field(2400, ge=1, le=100_000, description="Images that source combinations draws.")
-    classes: tuple[ClassLabel | Annotated[tuple[ClassLabel, ...], Field(min_length=1)], ...] = Field(
-        (),
-        description="Classes to keep, by number; a list of several merges them into one. Images of classes not named "
-        "are dropped; an empty list keeps all classes as they are.",
-    )
-    test_fraction: float = Field(
-        0.3, gt=0, lt=1, description="Share of all images in the test split, never searched on."
-    )
-    validation_fraction: float = Field(
-        0.2, gt=0, lt=1, description="Share of all images the search is scored on; the rest trains."
-    )
-    split_seed: int = Field(0, ge=0, description="Settles the test split for the study's life.")
-    redraw_validation: bool = Field(
-        True,
-        description="Draw training and validation anew for every seed, so no search score rests on one lucky draw.",
-    )
-
-    @model_validator(mode="after")
-    def _leave_images_to_train(self) -> Self:
-        if self.test_fraction + self.validation_fraction >= 1:
-            msg = (
-                f"test_fraction {self.test_fraction} and validation_fraction {self.validation_fraction} leave no "
-                "training images; their sum must be below 1"
-            )
-            raise ValueError(msg)
-        return self
-
-    @model_validator(mode="after")
-    def _refuse_what_would_not_be_read(self) -> Self:
-        for name in ("features", "images"):
-            if self.source != "combinations" and getattr(self, name) != type(self).model_fields[name].default:
-                msg = f"{name} {getattr(self, name)} is for source combinations; source {self.source} has its own"
-                raise ValueError(msg)
-        return self
-
-    @model_validator(mode="after")
-    def _check_classes(self) -> Self:
-        named = [label for group in self.class_groups() for label in group]
-        repeated = sorted({label for label in named if named.count(label) > 1})
-        if repeated:
-            msg = f"classes names {', '.join(map(str, repeated))} more than once; each class belongs to one group"
-            raise ValueError(msg)
-        if len(self.classes) == 1:
-            msg = (
-                f"classes {json.dumps(self.classes)} leaves one class, so there is nothing to tell apart; name two "
-                "classes or groups, or more"
-            )
-            raise ValueError(msg)
-        return self
-
-    def class_groups(self) -> list[tuple[int, ...]]:
-        """The classes of the data that make up each class of the study; empty where all stay as they are."""
-        return [group if isinstance(group, tuple) else (group,) for group in self.classes]
-
-
-class NetworkConfig(Section):
-    """The network family whose stages get their filters from the schedule."""
-
-    family: Literal["plain"] = Field(
-        "plain", description="plain: 3x3 convolution, batch norm, ReLU; 2x2 max pooling between stages; linear head."
-    )
-    blocks_per_stage: int = Field(1, ge=1, le=16, description="Convolutions per stage; 2 gives a VGG.")
 
 
 class StageConfig(Section):
@@ -195,18 +120,6 @@ class RulesConfig(Section):
         ),
         description="Other rules, fitted to every budget and tried first.",
     )
-
-
-class TrainingConfig(Section):
-    """The recipe every candidate gets: AdamW under a one-cycle schedule."""
-
-    epochs: Positive = Field(15, le=100_000, description="Epochs of a trial and of a confirmation run.")
-    full_epochs: Positive = Field(60, le=100_000, description="Epochs of `filter-search train`.")
-    batch_size: int = Field(
-        64, ge=2, le=2**20, description="Images per step; predicted training memory is for this many."
-    )
-    learning_rate: float = Field(0.05, gt=0, le=10, description="Peak of the one-cycle schedule.")
-    weight_decay: float = Field(0.01, ge=0, le=10, description="AdamW's decoupled weight decay.")
 
 
 class SearchConfig(Section):

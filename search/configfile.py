@@ -298,7 +298,7 @@ def _allowed(fragment: Schema, root: Schema) -> str:
         case {"const": word}:
             return str(word)
         case {"enum": [*words, last]}:
-            return f"{', '.join(words)} or {last}"
+            return f"{', '.join(map(str, words))} or {last}"
         case {"properties": properties}:
             return f"a section with any of {', '.join(properties)}"
         case {"type": "array", "items": items}:

@@ -1,24 +1,21 @@
-"""Labelled images, and who may see which of them.
+"""Labelled images in memory: what every source gives and everything else takes.
 
-Owns loading, the three splits and the normalisation. Every split is drawn here and nowhere else, so that leakage can
-be looked for in one file. Knows nothing of torch or networks.
+Owns the value, its fingerprint and the normalisation. Where images come from is the business of `sources`, who may see
+which of them that of `splits`. Knows nothing of torch or networks.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search import combinations
-from search.config import DataConfig
 from search.errors import DataError
 
-# First words of the entropy, so that no two kinds of draw share a stream whatever the seeds.
-_TEST_STREAM, _FIXED_STREAM, _REDRAWN_STREAM = 1, 2, 3
-_COMBINATIONS_STREAM = 5  # 4 is the data order's, in `training`
+ANY, VALIDATION, TEST = np.int8(0), np.int8(1), np.int8(2)
+"""Where the data themselves put an image: free to train or validate, or in one split."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +28,11 @@ class ImageData:
         classes: How many classes there are.
         name: What people call the data set.
         merged_from: Labels before classes were merged, shape `(n_images,)`; None where none were.
+        class_names: What the classes are called, in their order; empty where they have numbers only.
+        own_split: Which split the data put each image in, shape `(n_images,)`, `ANY`, `VALIDATION` or `TEST`; None
+            where they come without splits.
+        groups: Number of each image's group, whose images stay in one split, shape `(n_images,)`; None without groups.
+        notes: What a user should know of how these images were read, a sentence each.
 
     Raises:
         DataError: Images and labels that do not fit together or are of another type.
@@ -41,6 +43,10 @@ class ImageData:
     classes: int
     name: str
     merged_from: NDArray[np.int64] | None = None
+    class_names: tuple[str, ...] = ()
+    own_split: NDArray[np.int8] | None = None
+    groups: NDArray[np.int64] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype not in (np.uint8, np.float32):
@@ -105,68 +111,6 @@ class ImageData:
         return mean.astype(np.float32), deviation.astype(np.float32)
 
 
-@dataclass(frozen=True)
-class TrainValidation:
-    """The images one run trains on, and those the search scores it on; sorted indices."""
-
-    training: NDArray[np.int64]
-    validation: NDArray[np.int64]
-
-
-class Splits:
-    """Which images test, validate and train.
-
-    The test split is fixed by `split_seed` for the study's life. Training and validation share the rest; with
-    `redraw_validation` they are drawn anew for every run seed. All draws are stratified: a class has the same number
-    of images in a split whatever the seed, so the splits of all seeds are equally large.
-
-    Args:
-        strata: Class of each image, shape `(n_images,)`; where classes were merged, the class before.
-        config: Fractions, of all images, and seeds.
-
-    Raises:
-        DataError: A class too small to have an image in each split.
-    """
-
-    def __init__(self, strata: NDArray[np.int64], config: DataConfig) -> None:
-        self._config = config
-        counts = np.bincount(strata)
-        test = _allocate(counts, config.test_fraction)
-        self._validation_counts = _allocate(counts, config.validation_fraction)
-        _check_classes(
-            counts,
-            {"test": test, "validation": self._validation_counts, "training": counts - test - self._validation_counts},
-        )
-        members = [np.flatnonzero(strata == label) for label in range(len(counts))]
-        chosen, self._rest = _draw(members, test, np.random.default_rng((_TEST_STREAM, config.split_seed)))
-        self.test = np.sort(np.concatenate(chosen))
-        """Indices of the test images, sorted."""
-
-    def train_validation(self, seed: int) -> TrainValidation:
-        """The training and validation images of the run with this seed; disjoint from `test` and from each other."""
-        if self._config.redraw_validation:
-            rng = np.random.default_rng((_REDRAWN_STREAM, self._config.split_seed, seed))
-        else:
-            rng = np.random.default_rng((_FIXED_STREAM, self._config.split_seed))
-        validation, training = _draw(self._rest, self._validation_counts, rng)
-        return TrainValidation(np.sort(np.concatenate(training)), np.sort(np.concatenate(validation)))
-
-
-def load(config: DataConfig) -> ImageData:
-    """The data set named by the configuration, its classes merged or dropped as that says.
-
-    Raises:
-        DataError: The configuration names a class the data do not have.
-    """
-    match config.source:
-        case "digits":
-            data = _digits()
-        case "combinations":
-            data = _combinations(config.features, config.images)
-    groups = config.class_groups()
-    return regroup(data, groups) if groups else data
-
-
 def regroup(data: ImageData, groups: Sequence[Sequence[int]]) -> ImageData:
     """The data with other classes: each group of old classes is one, images of no group are dropped.
 
@@ -192,51 +136,15 @@ def regroup(data: ImageData, groups: Sequence[Sequence[int]]) -> ImageData:
             new[label] = number
     labels = new[data.labels]
     kept = labels >= 0
-    return ImageData(data.images[kept], labels[kept], len(groups), data.name, merged_from=data.strata[kept])
-
-
-def _combinations(features: int, images: int) -> ImageData:
-    """Combinations of features; see `search.combinations`. Every study of as many features and images has the same."""
-    rng = np.random.default_rng((_COMBINATIONS_STREAM, features, images))
-    return ImageData(*combinations.generate(features, images, rng), 2**features - 1, f"combinations of {features}")
-
-
-def _digits() -> ImageData:
-    """1,797 8x8 images of handwritten digits, pixels 0 to 16 (Alpaydin and Kaynak 1998), from scikit-learn."""
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped] # here: importing it takes a second
-
-    images, labels = load_digits(return_X_y=True)
-    return ImageData(images.astype(np.uint8).reshape(-1, 1, 8, 8), labels.astype(np.int64), 10, "digits")
-
-
-def _allocate(counts: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
-    """Images per class for a split, by largest remainder: exact in total, within one of each class's share.
-
-    scikit-learn's stratified split breaks ties at random, so a rare class could be missing under some seeds only.
-    """
-    shares = counts * fraction
-    allocated: NDArray[np.int64] = np.floor(shares).astype(np.int64)
-    missing = round(float(shares.sum())) - int(allocated.sum())
-    allocated[np.argsort(allocated - shares, kind="stable")[:missing]] += 1
-    return allocated
-
-
-def _check_classes(counts: NDArray[np.int64], splits: Mapping[str, NDArray[np.int64]]) -> None:
-    for split, allocated in splits.items():
-        for label in np.flatnonzero((allocated < 1) & (counts > 0)):
-            msg = (
-                f"class {label} has {counts[label]} images, which leaves none for the {split} split; every class "
-                "needs one in each of test, validation and training: add images of it or change the fractions"
-            )
-            raise DataError(msg)
-
-
-def _draw(
-    members: list[NDArray[np.int64]], counts: NDArray[np.int64], rng: np.random.Generator
-) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """Per class, `counts` of its members drawn at random, and the others."""
-    shuffled = [rng.permutation(indices) for indices in members]
-    return (
-        [indices[:count] for indices, count in zip(shuffled, counts, strict=True)],
-        [indices[count:] for indices, count in zip(shuffled, counts, strict=True)],
+    return replace(
+        data,
+        images=data.images[kept],
+        labels=labels[kept],
+        classes=len(groups),
+        merged_from=data.strata[kept],
+        class_names=tuple("+".join(data.class_names[label] for label in group) for group in groups)
+        if data.class_names
+        else (),
+        own_split=None if data.own_split is None else data.own_split[kept],
+        groups=None if data.groups is None else data.groups[kept],
     )

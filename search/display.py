@@ -18,12 +18,12 @@ from rich.table import Table
 from search.cases import Standing
 from search.config import ConfirmConfig
 from search.cost import Budget, amount
-from search.data import Splits
 from search.evaluate import OnEpoch
 from search.folder import resume_command
 from search.probewording import terminal_lines
 from search.progress import Best, Progress
 from search.rules import Rule
+from search.splits import Splits
 from search.wording import (
     counted,
     forecast_note,
@@ -201,7 +201,7 @@ def _print_labelled(label: str, text: str, console: Console = out, style: str = 
 
 def _data_text(plan: StudyPlan) -> str:
     config, data = plan.config, plan.data
-    splits = Splits(data.strata, config.data)
+    splits = Splits(data, config.data)
     drawn = splits.train_validation(0)
     channels, height, width = data.image_shape
     return (

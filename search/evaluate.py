@@ -6,12 +6,13 @@ accuracies serve the same callers.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.schedule import FilterSchedule
+from search.trainingconfig import TrainingConfig
 
 Split = Literal["validation", "test"]
 FailureReason = Literal["diverged", "oom"]
@@ -21,10 +22,21 @@ OnEpoch = Callable[[int, float], bool]
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How much training a run gets, and at how many times the recipe's learning rate."""
+    """How much training a run gets: epochs, share of the training split; and at how many times the learning rate."""
 
     epochs: int
+    share: float = 1.0
     learning_rate_factor: float = 1.0
+
+    @classmethod
+    def brief(cls, recipe: TrainingConfig, learning_rate_factor: float = 1.0) -> Self:
+        """What a trial and a confirmation run get."""
+        return cls(recipe.epochs, recipe.share, learning_rate_factor)
+
+    @classmethod
+    def full(cls, recipe: TrainingConfig) -> Self:
+        """What `filter-search train` gives."""
+        return cls(recipe.full_epochs)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from search import wording
 from search.config import StudyConfig
 from search.configfile import parse
 from search.cost import COST_NAMES, Budget, amount
-from search.data import Splits, load
 from search.errors import ConfigError, NoTrialError
 from search.evaluate import Evaluate, Failed, Fidelity, OnEpoch, Run, Scored
 from search.findings import Confirmed, Findings, by_budget
@@ -30,6 +29,8 @@ from search.plainyaml import load as load_yaml
 from search.plan import StudyPlan
 from search.pricing import price
 from search.schedule import FilterSchedule
+from search.sources import load
+from search.splits import Splits
 from search.study import run_seeds
 from search.training import TrainingEvaluator, choose_device
 from search.verdict import Interval
@@ -93,7 +94,7 @@ def export_best(
         if interrupted():
             break
         seed = run_seeds(plan.config.seed, "confirm", best.schedule, 0, 1)[0]
-        fidelity = Fidelity(plan.config.training.epochs)
+        fidelity = Fidelity.brief(plan.config.training)
         (run,) = evaluate(best.schedule, [seed], fidelity, "test", keep_weights=True)
         where = folder / "best" / budget.folder
         _write(plan, budget, best, run, where)
@@ -132,13 +133,13 @@ def train_best(best: Path, on_epoch: OnEpoch) -> Trained:
     config, schedule, seed = _read(best)
     data = load(config.data)
     check_stages(len(schedule), data.image_shape)
-    splits = Splits(data.strata, config.data)
+    splits = Splits(data, config.data)
     device = choose_device(config.compute.device)
     evaluate = TrainingEvaluator(config.network, config.training, data, splits, device)
     size = price(config.network, schedule, data.image_shape, data.classes, config.training.batch_size)
     if size["macs"] * config.training.batch_size < _MACS_WORTH_THREADS:
         torch.set_num_threads(1)
-    fidelity = Fidelity(config.training.full_epochs)
+    fidelity = Fidelity.full(config.training)
     (run,) = evaluate(schedule, [seed], fidelity, "test", on_epoch, keep_weights=True)
     if isinstance(run, Failed):
         msg = f"training {schedule} for {fidelity.epochs} epochs failed: {run.detail}; lower training.learning_rate"
@@ -163,7 +164,7 @@ def train_best(best: Path, on_epoch: OnEpoch) -> Trained:
 
 def _write(plan: StudyPlan, budget: Budget, best: Confirmed, run: Run, where: Path) -> None:
     make(where)
-    training = Splits(plan.data.strata, plan.config.data).train_validation(run.seed).training
+    training = Splits(plan.data, plan.config.data).train_validation(run.seed).training
     mean, deviation = ([round(float(value), 6) for value in values] for values in plan.data.normalisation(training))
     values: dict[str, Any] = {
         "schema": 1,
@@ -217,7 +218,7 @@ def model_source(plan: StudyPlan, schedule: FilterSchedule, mean: Sequence[float
 
 def _card(plan: StudyPlan, budget: Budget, best: Confirmed, run: Run) -> str:
     """The model card."""
-    splits = Splits(plan.data.strata, plan.config.data)
+    splits = Splits(plan.data, plan.config.data)
     drawn = splits.train_validation(run.seed)
     return fill(
         "model_card.md",

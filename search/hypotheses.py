@@ -18,7 +18,6 @@ import torch
 from search import activity, configfile
 from search.config import StudyConfig
 from search.cost import Budget, amount
-from search.data import Splits
 from search.errors import ConfigError
 from search.evaluate import Fidelity, Scored
 from search.folder import write_whole
@@ -27,6 +26,7 @@ from search.plan import make_plan
 from search.records import csv_text
 from search.schedule import FilterSchedule
 from search.seriesfigures import draw_falling, draw_second_stage
+from search.splits import Splits
 from search.study import run_seeds
 from search.wording import chance, percent, short_budget
 from search.worker import make_evaluator
@@ -167,9 +167,9 @@ def _filters_in_use(members: Sequence[Member]) -> list[dict[str, Any]]:
     for member in members:
         plan, features = make_plan(member.config), member.config.data.features
         schedule = FilterSchedule((features, 2**features - 1))
-        evaluate, splits = make_evaluator(plan), Splits(plan.data.strata, member.config.data)
+        evaluate, splits = make_evaluator(plan), Splits(plan.data, member.config.data)
         seeds = run_seeds(member.config.seed, "probe", schedule, 0, _IN_USE_RUNS)
-        runs = evaluate(schedule, seeds, Fidelity(member.config.training.epochs), "validation", keep_weights=True)
+        runs = evaluate(schedule, seeds, Fidelity.brief(member.config.training), "validation", keep_weights=True)
         used = np.array(
             [
                 activity.of_run(member.config.network, schedule, run, plan.data, splits.train_validation(run.seed))

@@ -7,8 +7,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from search.config import NetworkConfig
 from search.errors import ConfigError
+from search.networkconfig import NetworkConfig
 from search.schedule import FilterSchedule
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from search.config import StudyConfig
 from search.cost import Budget, CostModel
-from search.data import ImageData, load
+from search.data import ImageData
 from search.errors import ConfigError
 from search.known import open_table
 from search.networks import check_stages
@@ -20,6 +20,7 @@ from search.objective import Objective
 from search.pricing import fit_cost_model
 from search.rules import Fit, Rule, fit
 from search.schedule import FilterSchedule
+from search.sources import load
 from search.space import Space, no_schedule_message
 from search.study import Proposal, Purpose, run_seeds
 from search.table import Columns, TableEvaluator

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from search.config import NetworkConfig
 from search.cost import COST_NAMES, CostModel, CostName, Costs, QuadraticCost
 from search.errors import ConfigError
+from search.networkconfig import NetworkConfig
 from search.networks import build, check_stages
 from search.schedule import FilterSchedule
 

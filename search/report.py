@@ -18,7 +18,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search import drawing, figures, probefigures, probewording, ratiofigures, wording
 from search.cost import CostName, Costs, amount
-from search.data import Splits
 from search.figures import TrialPoint
 from search.findings import Confirmed, Finding, Findings, by_budget
 from search.folder import make, write_whole
@@ -28,6 +27,7 @@ from search.progress import progress
 from search.rules import Fit
 from search.schedule import FilterSchedule
 from search.soundness import FidelityCheck
+from search.splits import Splits
 from search.study import Storage, accuracy_of, costs_of
 from search.verdict import Outcome
 
@@ -365,7 +365,7 @@ def _splits(findings: Findings) -> dict[str, int]:
     """Images of each split; none of a table."""
     if findings.plan.config.table is not None:
         return {}
-    splits = Splits(findings.plan.data.strata, findings.plan.config.data)
+    splits = Splits(findings.plan.data, findings.plan.config.data)
     drawn = splits.train_validation(0)
     return {"training": len(drawn.training), "validation": len(drawn.validation), "test": len(splits.test)}
 

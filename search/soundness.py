@@ -5,7 +5,7 @@ Owns which probes are trained and what is read off them. Probes change no verdic
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from scipy.stats import rankdata, ttest_ind
 from search.cases import Case, Standing, scores, standings
 from search.confirm import runs_per_job
 from search.cost import Budget
+from search.evaluate import Fidelity
 from search.plan import StudyPlan
 from search.schedule import FilterSchedule
 from search.study import Probe, Storage
@@ -112,7 +113,7 @@ def probes(plan: StudyPlan, storage: Storage) -> list[Probe]:
         for schedule in _sample(plan, [each for each in stood if each.case.budget == budget]):
             runs = plan.config.soundness.fidelity_runs
             wanted += _in_jobs(plan, schedule, runs, "validation")
-            wanted += _in_jobs(plan, schedule, runs, "validation", epochs=plan.config.training.full_epochs)
+            wanted += _in_jobs(plan, schedule, runs, "validation", full=True)
     return list(dict.fromkeys(wanted))
 
 
@@ -142,14 +143,15 @@ def _in_jobs(
     runs: int,
     split: Literal["validation", "test"],
     *,
-    epochs: int | None = None,
+    full: bool = False,
     factor: float = 1.0,
 ) -> Iterator[Probe]:
     """Runs as jobs of at most one pass; those of full training take seeds that brief ones do not."""
-    offset, epochs = (0, plan.config.training.epochs) if epochs is None else (runs, epochs)
-    per_job = max(1, runs_per_job(plan, schedule) * plan.config.training.epochs // epochs)
+    recipe = plan.config.training
+    offset, fidelity = (runs, Fidelity.full(recipe)) if full else (0, Fidelity.brief(recipe, factor))
+    per_job = max(1, runs_per_job(plan, schedule) * recipe.epochs // fidelity.epochs)
     for first in range(offset, offset + runs, per_job):
-        yield Probe(schedule, first, min(per_job, offset + runs - first), split, epochs, factor)
+        yield Probe(schedule, first, min(per_job, offset + runs - first), split, **asdict(fidelity))
 
 
 def sensitivities(plan: StudyPlan, storage: Storage) -> list[Sensitivity]:
@@ -162,7 +164,7 @@ def sensitivities(plan: StudyPlan, storage: Storage) -> list[Sensitivity]:
         rival, wanted = rival_of(standing), plan.config.soundness.learning_rate_runs
         runs = {1.0: (confirmed.get(standing.case.schedule, _NONE), confirmed.get(rival, _NONE))}
         for factor in LEARNING_RATE_FACTORS:
-            key = ("test", plan.config.training.epochs, factor)
+            key = ("test", Fidelity.brief(plan.config.training, factor))
             runs[factor] = (probed.get((standing.case.schedule, *key), _NONE), probed.get((rival, *key), _NONE))
         if wanted and all(len(arm) >= min(wanted, 2) for pair in runs.values() for arm in pair):
             at = tuple(
@@ -213,8 +215,8 @@ def fidelity_checks(plan: StudyPlan, storage: Storage) -> list[FidelityCheck]:
     for number, budget in enumerate(dict.fromkeys(standing.case.budget for standing in stood)):
         mine = [each for each in stood if each.case.budget == budget and each.verdict.comparisons]
         pairs = [
-            (probed.get((schedule, "validation", training.epochs, 1.0), _NONE),
-             probed.get((schedule, "validation", training.full_epochs, 1.0), _NONE))
+            (probed.get((schedule, "validation", Fidelity.brief(training)), _NONE),
+             probed.get((schedule, "validation", Fidelity.full(training)), _NONE))
             for schedule in (_sample(plan, mine) if mine else [])
         ]  # fmt: skip
         complete = [pair for pair in pairs if all(len(arm) == soundness.fidelity_runs for arm in pair)]
@@ -287,11 +289,11 @@ def _shortfall(together: float, within_brief: float, within_full: float) -> floa
 _NONE = np.empty(0)
 
 
-def _accuracies(storage: Storage) -> Mapping[tuple[FilterSchedule, str, int, float], NDArray[np.float64]]:
-    """Accuracies of the probes carried out, by schedule, split, epochs and factor; a run that diverged has 0."""
-    found: dict[tuple[FilterSchedule, str, int, float], list[float]] = {}
+def _accuracies(storage: Storage) -> Mapping[tuple[FilterSchedule, str, Fidelity], NDArray[np.float64]]:
+    """Accuracies of the probes carried out, by schedule, split and fidelity; a run that diverged has 0."""
+    found: dict[tuple[FilterSchedule, str, Fidelity], list[float]] = {}
     for job in storage.trials("probe", TrialState.COMPLETE):
         probe = Probe.of(job)
-        key = (probe.schedule, probe.split, probe.epochs, probe.learning_rate_factor)
+        key = (probe.schedule, probe.split, probe.fidelity)
         found.setdefault(key, []).extend(run.get("accuracy", 0.0) for run in job.user_attrs["runs"])
     return {key: np.array(values) for key, values in found.items()}

@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from search.config import StudyConfig
 from search.cost import Budget, Costs
 from search.errors import StorageError
-from search.evaluate import Failed, Run, Scored, Split
+from search.evaluate import Failed, Fidelity, Run, Scored, Split
 from search.schedule import FilterSchedule
 
 MOST_ATTEMPTS = 3
@@ -271,6 +271,7 @@ class Probe:
         count: How many runs.
         split: What to score them on.
         epochs: How long to train.
+        share: Share of the training split to train on.
         learning_rate_factor: What multiplies the learning rate.
     """
 
@@ -279,13 +280,19 @@ class Probe:
     count: int
     split: Split
     epochs: int
+    share: float = 1.0
     learning_rate_factor: float = 1.0
 
     @classmethod
     def of(cls, job: FrozenTrial | Trial) -> Self:
         """What a job was queued for."""
-        values = {field.name: job.user_attrs[field.name] for field in fields(cls)}
+        values = {field.name: job.user_attrs[field.name] for field in fields(cls) if field.name in job.user_attrs}
         return cls(**values | {"schedule": FilterSchedule.parse(values["schedule"])})
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """How its runs train."""
+        return Fidelity(self.epochs, self.share, self.learning_rate_factor)
 
 
 def enqueue_missing(storage: Storage, proposals: Sequence[Proposal]) -> None:

@@ -28,13 +28,15 @@ from pytorch_lightning.utilities.warnings import PossibleUserWarning  # type: ig
 from torch import Tensor, nn
 from torch.nn import functional
 
-from search.config import NetworkConfig, TrainingConfig
-from search.data import ImageData, Splits
+from search.data import ImageData
 from search.errors import ConfigError
 from search.evaluate import Failed, Fidelity, OnEpoch, Run, Scored, Split
+from search.networkconfig import NetworkConfig
 from search.networks import build
 from search.replicas import Replicas, SeparateReplicas, fuse
 from search.schedule import FilterSchedule
+from search.splits import Splits
+from search.trainingconfig import TrainingConfig
 
 _ORDER_STREAM = 4
 """First word of the data order's entropy; `data` uses 1 to 3 and 5, so no draw shares a stream with another."""
@@ -289,7 +291,7 @@ class TrainingEvaluator:
         score_on: Split,
         on_epoch: OnEpoch | None,
     ) -> ReplicaTraining:
-        splits = [self._splits.train_validation(seed) for seed in seeds]
+        splits = [self._splits.train_validation(seed, fidelity.share) for seed in seeds]
         training = np.stack([split.training for split in splits], axis=1)
         validation = np.stack([split.validation for split in splits], axis=1)
         test = np.repeat(self._splits.test[:, None], len(seeds), axis=1)

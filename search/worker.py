@@ -18,13 +18,13 @@ from optuna.trial import Trial, TrialState
 
 from search import configfile
 from search.cost import Budget
-from search.data import Splits
 from search.evaluate import Evaluate, Failed, Fidelity, Run, Scored
 from search.launch import end_with_coordinator
 from search.objective import excess
 from search.plan import StudyPlan, make_plan
 from search.samplers import make_sampler
 from search.schedule import FilterSchedule
+from search.splits import Splits
 from search.study import PURPOSES, Probe, Purpose, Storage, load, pack_counts, record
 from search.table import TableEvaluator
 from search.training import TrainingEvaluator, choose_device
@@ -37,7 +37,7 @@ def make_evaluator(plan: StudyPlan) -> Evaluate:
     if isinstance(plan.source, TableEvaluator):
         return plan.source
     config = plan.config
-    splits = Splits(plan.data.strata, config.data)
+    splits = Splits(plan.data, config.data)
     return TrainingEvaluator(config.network, config.training, plan.data, splits, choose_device(config.compute.device))
 
 
@@ -105,7 +105,7 @@ def _try_candidate(plan: StudyPlan, evaluate: Evaluate, storage: Storage, trial:
         trial.set_user_attr("schedule", str(schedule))
     count = config.search.seeds_per_trial
     seeds = plan.seeds("search", schedule, trial.user_attrs["proposal"] * count, count)
-    runs = evaluate(schedule, seeds, Fidelity(config.training.epochs), "validation")
+    runs = evaluate(schedule, seeds, Fidelity.brief(config.training), "validation")
     trial.set_user_attr("runs", [record(run) for run in runs])
     failures = [run for run in runs if isinstance(run, Failed)]
     if failures:
@@ -121,7 +121,7 @@ def _confirm(plan: StudyPlan, evaluate: Evaluate, storage: Storage, job: Trial) 
     config = plan.config
     schedule = FilterSchedule.parse(job.user_attrs["schedule"])
     seeds = plan.seeds("confirm", schedule, job.user_attrs["first"], job.user_attrs["count"])
-    runs = evaluate(schedule, seeds, Fidelity(config.training.epochs), "test")
+    runs = evaluate(schedule, seeds, Fidelity.brief(config.training), "test")
     correct = [run.correct for run in runs if isinstance(run, Scored) and run.correct is not None]
     if correct:
         job.set_user_attr("correct", pack_counts(np.sum(correct, axis=0, dtype=np.uint16)))
@@ -131,8 +131,7 @@ def _confirm(plan: StudyPlan, evaluate: Evaluate, storage: Storage, job: Trial) 
 def _probe(plan: StudyPlan, evaluate: Evaluate, storage: Storage, job: Trial) -> None:
     probe = Probe.of(job)
     seeds = plan.seeds("probe", probe.schedule, probe.first, probe.count)
-    fidelity = Fidelity(probe.epochs, probe.learning_rate_factor)
-    _tell(storage.probe, job, evaluate(probe.schedule, seeds, fidelity, probe.split))
+    _tell(storage.probe, job, evaluate(probe.schedule, seeds, probe.fidelity, probe.split))
 
 
 def _tell(study: optuna.Study, job: Trial, runs: list[Run]) -> None:

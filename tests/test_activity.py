@@ -5,12 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search import activity
-from search.config import DataConfig, NetworkConfig, TrainingConfig
-from search.data import ImageData, Splits
+from search.data import ImageData
+from search.dataconfig import DataConfig
 from search.evaluate import Fidelity, Scored
+from search.networkconfig import NetworkConfig
 from search.networks import PlainNetwork
 from search.schedule import FilterSchedule
+from search.splits import Splits
 from search.training import TrainingEvaluator
+from search.trainingconfig import TrainingConfig
 
 SCHEDULE = FilterSchedule((3, 5))
 
@@ -65,7 +68,7 @@ def test_covariances_are_those_of_each_stage_over_images_and_positions():
 def test_a_run_is_measured_with_its_own_weights_and_images():
     rng = np.random.default_rng(0)
     data = ImageData(rng.integers(0, 256, (60, 1, 6, 6)).astype(np.uint8), np.arange(60) % 3, 3, "random")
-    splits = Splits(data.strata, DataConfig())
+    splits = Splits(data, DataConfig())
     evaluate = TrainingEvaluator(NetworkConfig(), TrainingConfig(), data, splits, torch.device("cpu"))
     (run,) = evaluate(SCHEDULE, [7], Fidelity(2), "validation", keep_weights=True)
     split = splits.train_validation(7)

@@ -1,17 +1,9 @@
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from search.config import (
-    ComputeConfig,
-    ConfirmConfig,
-    DataConfig,
-    FiltersConfig,
-    RulesConfig,
-    Section,
-    StageConfig,
-    StudyConfig,
-)
+from search.config import ComputeConfig, ConfirmConfig, FiltersConfig, RulesConfig, Section, StageConfig, StudyConfig
 from search.cost import Budget
+from search.dataconfig import DataConfig
 from search.rules import Rule
 
 
@@ -190,7 +182,7 @@ def test_what_a_table_leaves_unused_is_refused(table, values, key):
         ({"classes": [[0, 1, 2]]}, r"classes \[\[0, 1, 2\]\] leaves one class"),
         ({"classes": [[], [1]]}, "at least 1 item"),
         ({"classes": [-1, 2]}, "greater than or equal to 0"),
-        ({"features": 4}, "features 4 is for source combinations; source digits has its own"),
+        ({"features": 4}, "features 4 is for source combinations; leave it out"),
         ({"images": 100}, "images 100 is for source combinations"),
         ({"source": "combinations", "features": 7}, "less than or equal to 6"),
     ],

@@ -8,11 +8,12 @@ import pytest
 
 from search import configfile
 from search.combinations import SIDE
-from search.config import NetworkConfig
-from search.data import Splits, load
+from search.networkconfig import NetworkConfig
 from search.plan import make_plan
 from search.pricing import price
 from search.schedule import FilterSchedule
+from search.sources import load
+from search.splits import Splits
 
 FOLDER = Path(__file__).parents[1] / "configs"
 FEATURES = range(2, 7)
@@ -32,7 +33,7 @@ def test_a_shipped_study_is_named_for_its_file_and_can_be_planned(path):
     plan = make_plan(config)
     assert plan.exhaustive or len(plan.anchors) < config.search.trials  # rules leave trials to the sampler
     if config.table is None:
-        Splits(plan.data.strata, config.data)
+        Splits(plan.data, config.data)
 
 
 @pytest.mark.parametrize("features", FEATURES)
@@ -65,7 +66,7 @@ def test_classes_differ_in_what_the_same_images_are_called(classes):
     data, every = load(config.data), load(whole.data)
     assert data.classes == classes
     assert np.array_equal(data.images, every.images)
-    assert np.array_equal(Splits(data.strata, config.data).test, Splits(every.strata, whole.data).test)
+    assert np.array_equal(Splits(data, config.data).test, Splits(every, whole.data).test)
 
 
 def test_memory_falls_by_halves():

@@ -3,9 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.config import DataConfig
-from search.data import ImageData, Splits, load
+from search.data import ImageData
+from search.dataconfig import DataConfig
 from search.errors import DataError
+from search.sources import load
+from search.splits import Splits
 
 CONFIG = DataConfig()
 
@@ -30,7 +32,7 @@ def test_digits_are_complete_and_keep_their_whole_pixels(digits):
 
 
 def test_splits_of_the_digits_have_the_sizes_asked_for(digits):
-    splits = Splits(digits.labels, CONFIG)
+    splits = Splits(digits, CONFIG)
     drawn = splits.train_validation(0)
     assert (len(splits.test), len(drawn.validation), len(drawn.training)) == (539, 359, 899)
 
@@ -56,8 +58,8 @@ def test_splits_share_out_all_images_by_class(counts, test, validation, split_se
 
 
 def test_only_training_and_validation_are_redrawn_by_seed(digits):
-    splits = Splits(digits.labels, CONFIG)
-    assert np.array_equal(splits.test, Splits(digits.labels, CONFIG).test)
+    splits = Splits(digits, CONFIG)
+    assert np.array_equal(splits.test, Splits(digits, CONFIG).test)
     first, again, other = (splits.train_validation(seed) for seed in (1, 1, 2))
     assert np.array_equal(first.validation, again.validation)
     assert not np.array_equal(first.validation, other.validation)
@@ -65,20 +67,20 @@ def test_only_training_and_validation_are_redrawn_by_seed(digits):
 
 
 def test_validation_stays_when_not_redrawn(digits):
-    splits = Splits(digits.labels, DataConfig(redraw_validation=False))
+    splits = Splits(digits, DataConfig(redraw_validation=False))
     assert np.array_equal(splits.train_validation(1).validation, splits.train_validation(2).validation)
 
 
 def test_split_seed_draws_another_test_split(digits):
     other = DataConfig(split_seed=1)
-    assert not np.array_equal(Splits(digits.labels, CONFIG).test, Splits(digits.labels, other).test)
+    assert not np.array_equal(Splits(digits, CONFIG).test, Splits(digits, other).test)
 
 
 def test_global_seed_does_not_matter(digits):
     np.random.seed(1)  # noqa: NPY002 # the legacy seed is what must not matter
-    first = Splits(digits.labels, CONFIG).train_validation(3)
+    first = Splits(digits, CONFIG).train_validation(3)
     np.random.seed(2)  # noqa: NPY002
-    second = Splits(digits.labels, CONFIG).train_validation(3)
+    second = Splits(digits, CONFIG).train_validation(3)
     assert np.array_equal(first.training, second.training)
 
 
@@ -148,7 +150,7 @@ def test_combinations_are_the_same_data_every_time():
 def test_too_few_images_for_the_combinations_are_refused():
     config = DataConfig(source="combinations", features=6, images=126)
     with pytest.raises(DataError, match=r"class \d+ has 2 images, which leaves none"):
-        Splits(load(config).strata, config)
+        Splits(load(config), config)
 
 
 def test_merged_classes_keep_pixels_and_splits(digits):
@@ -156,7 +158,7 @@ def test_merged_classes_keep_pixels_and_splits(digits):
     assert merged.classes == 2
     assert np.array_equal(merged.images, digits.images)
     assert np.array_equal(merged.labels, digits.labels // 5)
-    before, after = (Splits(data.strata, CONFIG) for data in (digits, merged))
+    before, after = (Splits(data, CONFIG) for data in (digits, merged))
     assert np.array_equal(before.test, after.test)
     assert np.array_equal(before.train_validation(3).training, after.train_validation(3).training)
 
@@ -167,7 +169,7 @@ def test_classes_not_named_are_dropped_with_their_images(digits):
     assert len(kept.labels) == np.isin(digits.labels, [7, 1, 4]).sum()
     assert np.array_equal(kept.images[kept.labels == 0], digits.images[digits.labels == 7])
     assert np.array_equal(kept.images[kept.labels == 1], digits.images[np.isin(digits.labels, [1, 4])])
-    splits = Splits(kept.strata, CONFIG)
+    splits = Splits(kept, CONFIG)
     shares = np.bincount(kept.strata[splits.test]) / np.maximum(np.bincount(kept.strata), 1)
     assert shares[[1, 4, 7]] == pytest.approx(0.3, abs=0.01)
 

@@ -20,7 +20,7 @@ def test_a_job_of_any_purpose_returns_to_the_queue_when_its_worker_dies(tmp_path
     schedule = FilterSchedule((8, 8, 8))
     study.enqueue_missing(storage, [study.Proposal("qmc", Budget("params", 1500), {})])
     study.enqueue_confirmation(storage, schedule, 0, 4)
-    study.enqueue_probes(storage, [study.Probe(schedule, 0, 4, "test", 15, 2.0)])
+    study.enqueue_probes(storage, [study.Probe(schedule, 0, 4, "test", 15, learning_rate_factor=2.0)])
     dead = subprocess.Popen([sys.executable, "-c", "pass"])
     dead.wait()
     with monkeypatch.context() as patch:

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from search.config import NetworkConfig
 from search.errors import ConfigError
+from search.networkconfig import NetworkConfig
 from search.networks import PlainNetwork, build, check_stages
 from search.schedule import FilterSchedule
 

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from search import pricing
-from search.config import NetworkConfig
 from search.errors import ConfigError
+from search.networkconfig import NetworkConfig
 from search.networks import build
 from search.pricing import BuiltCostModel, FittedCostModel, fit_cost_model, price
 from search.schedule import FilterSchedule

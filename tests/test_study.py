@@ -41,7 +41,7 @@ def give_up(storage, purpose):
 def test_what_was_given_up_is_queued_again_and_counts_once(storage):
     study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
     study.enqueue_confirmation(storage, FilterSchedule((8, 8, 8)), 16, 16)
-    probe = Probe(FilterSchedule((8, 8, 8)), 0, 4, "test", 15, 2.0)
+    probe = Probe(FilterSchedule((8, 8, 8)), 0, 4, "test", 15, learning_rate_factor=2.0)
     study.enqueue_probes(storage, [probe])
     for purpose in study.PURPOSES:
         give_up(storage, purpose)

@@ -6,13 +6,16 @@ import torch
 from torch.nn import functional
 
 from search import training
-from search.config import DataConfig, NetworkConfig, TrainingConfig
-from search.data import Splits, load
+from search.dataconfig import DataConfig
 from search.errors import ConfigError
 from search.evaluate import Failed, Fidelity, Scored
+from search.networkconfig import NetworkConfig
 from search.networks import build
 from search.schedule import FilterSchedule
+from search.sources import load
+from search.splits import Splits
 from search.training import TrainingEvaluator, choose_device
+from search.trainingconfig import TrainingConfig
 
 pytestmark = pytest.mark.integration
 SCHEDULE = FilterSchedule((3, 4, 5))
@@ -35,7 +38,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def splits(data):
-    return Splits(data.labels, CONFIG)
+    return Splits(data, CONFIG)
 
 
 def make(data, splits, device="cpu", **recipe):

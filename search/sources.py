@@ -1,0 +1,41 @@
+"""Where images come from: each source of the configuration, read into one value.
+
+Knows nothing of torch's networks, or of splits.
+"""
+
+import numpy as np
+
+from search import combinations
+from search.data import ImageData, regroup
+from search.dataconfig import DataConfig
+
+_COMBINATIONS_STREAM = 5  # first word of the entropy; `splits` uses 1 to 3, `training` 4
+
+
+def load(config: DataConfig) -> ImageData:
+    """The data set named by the configuration, its classes merged or dropped as that says.
+
+    Raises:
+        DataError: The configuration names a class the data do not have.
+    """
+    match config.source:
+        case "digits":
+            data = _digits()
+        case "combinations":
+            data = _combinations(config.features, config.images)
+    groups = config.class_groups()
+    return regroup(data, groups) if groups else data
+
+
+def _combinations(features: int, images: int) -> ImageData:
+    """Combinations of features; see `search.combinations`. Every study of as many features and images has the same."""
+    rng = np.random.default_rng((_COMBINATIONS_STREAM, features, images))
+    return ImageData(*combinations.generate(features, images, rng), 2**features - 1, f"combinations of {features}")
+
+
+def _digits() -> ImageData:
+    """1,797 8x8 images of handwritten digits, pixels 0 to 16 (Alpaydin and Kaynak 1998), from scikit-learn."""
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped] # here: importing it takes a second
+
+    images, labels = load_digits(return_X_y=True)
+    return ImageData(images.astype(np.uint8).reshape(-1, 1, 8, 8), labels.astype(np.int64), 10, "digits")

@@ -1,0 +1,48 @@
+"""The configuration's section on the recipe every candidate gets."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from search.section import Positive, Section
+
+
+class AugmentConfig(Section):
+    """How training images are varied; what a run is scored on stays as it is."""
+
+    flip: bool = Field(False, description="Mirror every other image, left to right.")
+    crop: int = Field(
+        0, ge=0, le=64, description="Shift images by up to so many pixels either way, what comes in being black."
+    )
+    randaugment: int = Field(
+        0, ge=0, le=4, description="RandAugment's operations for each image, at magnitude 9; 0: none."
+    )
+    mixup: float = Field(0.0, ge=0, le=8, description="Alpha of mixup; 0: none.")
+    cutmix: float = Field(
+        0.0, ge=0, le=8, description="Alpha of CutMix; 0: none. With mixup, batches get one or the other in turn."
+    )
+
+
+class TrainingConfig(Section):
+    """The recipe every candidate gets: AdamW under a one-cycle schedule."""
+
+    epochs: Positive = Field(15, le=100_000, description="Epochs of a trial and of a confirmation run.")
+    full_epochs: Positive = Field(60, le=100_000, description="Epochs of `filter-search train`.")
+    share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of the training split that a trial or a confirmation run trains on, drawn anew for every "
+        "seed; `filter-search train` takes all of it.",
+    )
+    batch_size: int = Field(
+        64, ge=2, le=2**20, description="Images per step; predicted training memory is for this many."
+    )
+    learning_rate: float = Field(0.05, gt=0, le=10, description="Peak of the one-cycle schedule.")
+    weight_decay: float = Field(0.01, ge=0, le=10, description="AdamW's decoupled weight decay.")
+    score: Literal["accuracy", "balanced_accuracy"] = Field(
+        "accuracy",
+        description="accuracy: share of images classified correctly; balanced_accuracy: the mean of that share over "
+        "the classes, for classes of unequal size.",
+    )
+    augment: AugmentConfig = AugmentConfig()
