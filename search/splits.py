@@ -120,9 +120,15 @@ class Splits:
         from sklearn.model_selection import StratifiedGroupKFold  # type: ignore[import-untyped] # takes a second
 
         assert self._data.groups is not None
-        part = Fraction(fraction).limit_denominator(_MOST_FOLDS)
-        folds = StratifiedGroupKFold(max(part.denominator, 2), shuffle=True, random_state=int(rng.integers(2**32)))
         strata, groups = self._data.strata[indices], self._data.groups[indices]
+        most = min(_MOST_FOLDS, len(np.unique(groups)), int(np.bincount(strata).max()))
+        if most < 2:
+            msg = (
+                f"{self._data.name}: all images left to split are of one group; name two groups or more of each class"
+            )
+            raise DataError(msg)
+        part = Fraction(fraction).limit_denominator(most)
+        folds = StratifiedGroupKFold(max(part.denominator, 2), shuffle=True, random_state=int(rng.integers(2**32)))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of classes with fewer images than folds: `_check` judges
             drawn = [chosen for _, chosen in folds.split(strata, strata, groups)]
