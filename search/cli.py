@@ -162,8 +162,7 @@ def run(
         )
     if ended.stopped:
         display.show_stopped(where)
-    if ended.progress.given_up:
-        display.show_missing(ended.progress.given_up)
+    display.show_missing(ended.progress)
     if as_json:
         verdict = where / "verdict.json"
         typer.echo(

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any, get_args
+from typing import Any
 
 from search.config import DeviceName
 
@@ -28,8 +28,12 @@ def in_bytes(tree: Any, device_memory: DeviceMemory | None) -> Any:  # noqa: ANN
     return tree
 
 
-def _limit(budget: object, device: DeviceName, device_memory: DeviceMemory) -> object:
+def _limit(budget: object, device: object, device_memory: DeviceMemory) -> object:
     share = _SHARE.fullmatch(budget) if isinstance(budget, str) else None
-    if not share or not 0 < Fraction(share[1]) <= 100 or device not in get_args(DeviceName):
+    if not share or not 0 < Fraction(share[1]) <= 100:
         return budget
-    return f"memory <= {int(Fraction(share[1]) / 100 * device_memory(device))}"
+    match device:
+        case "auto" | "cpu" | "cuda":
+            return f"memory <= {int(Fraction(share[1]) / 100 * device_memory(device))}"
+        case _:
+            return budget
