@@ -16,6 +16,7 @@ from search.tableconfig import TableConfig
 from search.verdict import Interval, Outcome
 
 if TYPE_CHECKING:  # its values are described, not made; loading what makes them takes seconds
+    from search.alignment import Alignment
     from search.findings import Confirmed, Finding, WeightedBest
     from search.growth import BestRatio
 
@@ -320,6 +321,22 @@ def falloff_sentence(best: BestRatio, margin: float) -> str | None:
     if within[0] == within[1]:
         return f"Every other ratio tried {loses} more than {points(margin)}."
     return f"Any ratio from {ratio_range(*within)} {loses} no more than {points(margin)} to it."
+
+
+def alignment_sentence(found: Alignment) -> str:
+    """What filters in a larger multiple would change under one budget."""
+    within = f"Within {budget_text(found.budget)}"
+    if found.aligned is None or found.change is None or found.used is None:
+        return f"{within}, no schedule has all its filters in multiples of {found.multiple}."
+    if found.aligned == found.free:
+        return f"{within}, the model's best, {found.free}, has its filters in multiples of {found.multiple} already."
+    gains = found.change.mean > 0
+    limits = sorted((found.change.low, found.change.high) if gains else (-found.change.high, -found.change.low))
+    return (
+        f"{within}, the best in multiples of {found.multiple} is {found.aligned}, which uses {share(found.used)} of "
+        f"it: predicted to {'gain' if gains else 'lose'} {points(abs(found.change.mean))} (95 % limits "
+        f"{number(limits[0])} to {points(limits[1])}) against {found.free}."
+    )
 
 
 def weighted_sentence(best: WeightedBest, params_weight: float, memory_weight: float) -> str:
