@@ -89,7 +89,7 @@ class Splits:
         if share < 1:
             rng = np.random.default_rng((_SHARE_STREAM, self._config.split_seed, seed))
             counts = np.array([len(each) for each in training])
-            training, _ = _draw(training, np.maximum(_allocate(counts, share), np.minimum(counts, 1)), rng)
+            training, _ = _draw(training, _allocate(counts, share), rng)
         return TrainValidation(_sorted(training), _sorted(validation))
 
     def _draw_validation(self, rng: np.random.Generator) -> tuple[_Members, _Members]:
@@ -165,7 +165,10 @@ class Splits:
 
 
 def _allocate(counts: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
-    """Images per class for a split, by largest remainder: exact in total, within one of each class's share.
+    """Images per class for a split, by largest remainder: within one of each class's share, exact in total.
+
+    But one of every class that has any, however small its share: a split without a class cannot tell how it is
+    classified.
 
     scikit-learn's stratified split breaks ties at random, so a rare class could be missing under some seeds only.
     """
@@ -173,7 +176,7 @@ def _allocate(counts: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
     allocated: NDArray[np.int64] = np.floor(shares).astype(np.int64)
     missing = round(float(shares.sum())) - int(allocated.sum())
     allocated[np.argsort(allocated - shares, kind="stable")[:missing]] += 1
-    return allocated
+    return np.maximum(allocated, np.minimum(counts, 1))
 
 
 def _draw(members: _Members, counts: NDArray[np.int64], rng: np.random.Generator) -> tuple[_Members, _Members]:

@@ -151,6 +151,15 @@ def test_too_few_groups_for_every_split_are_refused():
         Splits(labelled([0, 1] * 10, groups=np.zeros(20, np.int64)), CONFIG)
 
 
+def test_a_rare_class_has_an_image_in_every_split():
+    data = labelled([0] * 200 + [1] * 3)
+    splits = Splits(data, DataConfig(test_fraction=0.1, validation_fraction=0.1))
+    for seed in range(5):
+        drawn = splits.train_validation(seed)
+        for indices in (splits.test, drawn.validation, drawn.training):
+            assert (data.labels[indices] == 1).sum() == 1
+
+
 def test_the_refusal_names_the_class():
     data = labelled([0] * 20 + [1] * 2, class_names=("cat", "dog"))
     with pytest.raises(DataError, match=r"class 1 \(dog\) has 2 images"):
