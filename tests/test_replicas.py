@@ -5,9 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from search.networks import PlainNetwork
+from search.networks.plain import PlainNetwork
 from search.replicas import FusedReplicas, SeparateReplicas, fuse
-from search.schedule import FilterSchedule
 
 COUNT = 3
 
@@ -22,7 +21,7 @@ def _one_thread():
 
 
 def plain():
-    return PlainNetwork(FilterSchedule((3, 4)), 2, 5, 2)
+    return PlainNetwork((3, 4), 2, 5, (2, 2))
 
 
 class Residual(nn.Module):
@@ -156,7 +155,7 @@ def test_weights_outside_layers_are_not_fused():
 
 def test_networks_of_different_schedules_are_refused():
     with pytest.raises(ValueError, match="2 networks of different architecture"):
-        fuse([PlainNetwork(FilterSchedule((3,)), 1, 10, 1), PlainNetwork(FilterSchedule((4,)), 1, 10, 1)])
+        fuse([PlainNetwork((3,), 1, 10, (1,)), PlainNetwork((4,), 1, 10, (1,))])
 
 
 def test_a_replicas_weights_are_its_own_copy_in_plain_layout():
