@@ -61,6 +61,8 @@ NETWORKS = {
     "plain": {},
     "vgg": {"blocks_per_stage": 2},
     "residual": {"family": "residual"},
+    "inverted": {"family": "inverted", "expansion": 2.5, "squeeze_excite": True},
+    "regnet": {"family": "regnet", "group_width": 1},
 }
 
 

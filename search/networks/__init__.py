@@ -15,13 +15,16 @@ from torch import nn
 
 from search.errors import ConfigError
 from search.networkconfig import NetworkConfig
+from search.networks import factory
+from search.networks.inverted import InvertedNetwork
 from search.networks.plain import PlainNetwork
+from search.networks.regnet import RegNetwork
 from search.networks.residual import ResidualNetwork
 from search.schedule import FilterSchedule
 
 Number = TypeVar("Number", int, float)
 Call = tuple[Callable[..., nn.Module], dict[str, Any]]
-"""What makes a network, and its arguments: numbers, truths and tuples of numbers."""
+"""What makes a network, and its arguments; but for factories numbers, truths and tuples of numbers."""
 
 
 def build(network: NetworkConfig, schedule: FilterSchedule, in_channels: int, classes: int) -> nn.Module:
@@ -30,40 +33,49 @@ def build(network: NetworkConfig, schedule: FilterSchedule, in_channels: int, cl
     Raises:
         ConfigError: The family cannot have these filters, or settings of each stage are not as many as the stages.
     """
-    make, arguments = call(network, schedule, in_channels, classes)
+    make, arguments = _call(network, schedule, in_channels, classes)
     return make(**arguments)
 
 
-def call(network: NetworkConfig, schedule: FilterSchedule, in_channels: int, classes: int) -> Call:
-    """What `build` calls, as an exported model does.
-
-    Raises:
-        ConfigError: See `build`.
-    """
+def _call(network: NetworkConfig, schedule: FilterSchedule, in_channels: int, classes: int) -> Call:
     stages = len(schedule)
     _check_lists(network, stages)
     if any(filters % divisor(network) for filters in schedule.filters):
         msg = f"schedule {schedule}: filters of family {network.family} come in multiples of {divisor(network)} here"
         raise ConfigError(msg)
-    common = {"filters": schedule.filters, "in_channels": in_channels, "classes": classes}
-    blocks = _each(network.blocks_per_stage, stages)
+    common = {
+        "filters": schedule.filters,
+        "in_channels": in_channels,
+        "classes": classes,
+        "blocks": _each(network.blocks_per_stage, stages),
+    }
+    first = schedule.filters[0] // (4 if network.family == "bottleneck" else 1)
+    strided = {
+        "strides": strides(network, stages),
+        "stem_filters": network.stem_filters or first,
+        "large_stem": network.stem == "large",
+    }
     match network.family:
         case "plain":
-            stem = None if network.stem == "small" else network.stem_filters or schedule.filters[0]
-            return PlainNetwork, common | {"blocks": blocks, "stem_filters": stem}
+            stem = None if network.stem == "small" else network.stem_filters or first
+            return PlainNetwork, common | {"stem_filters": stem}
         case "residual" | "bottleneck":
-            bottleneck = network.family == "bottleneck"
-            stem = network.stem_filters or schedule.filters[0] // (4 if bottleneck else 1)
-            return ResidualNetwork, common | {
-                "blocks": blocks,
-                "strides": strides(network, stages),
-                "stem_filters": stem,
-                "large_stem": network.stem == "large",
-                "bottleneck": bottleneck,
+            return ResidualNetwork, common | strided | {"bottleneck": network.family == "bottleneck"}
+        case "regnet":
+            return RegNetwork, common | strided | {
+                "group_width": network.group_width,
+                "squeeze_excite": network.squeeze_excite,
             }
-        case _:
-            msg = f"network.family {network.family} cannot be built yet; choose plain, residual or bottleneck"
-            raise ConfigError(msg)
+        case "inverted":
+            return InvertedNetwork, common | strided | {
+                "head_filters": network.head_filters,
+                "expansion": _each(network.expansion, stages),
+                "kernel_size": network.kernel_size,
+                "squeeze_excite": network.squeeze_excite,
+            }
+        case "factory":
+            own = {"factory": network.factory, "schedule": schedule}
+            return factory.build, own | {"in_channels": in_channels, "classes": classes}
 
 
 def source(network: NetworkConfig, schedule: FilterSchedule, in_channels: int, classes: int) -> str:
@@ -72,7 +84,9 @@ def source(network: NetworkConfig, schedule: FilterSchedule, in_channels: int, c
     Raises:
         ConfigError: See `build`.
     """
-    make, arguments = call(network, schedule, in_channels, classes)
+    if network.factory is not None:
+        return factory.source(network.factory, schedule, in_channels, classes)
+    make, arguments = _call(network, schedule, in_channels, classes)
     written = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     return f"{_without_docstring(make)}\n\nnetwork = {make.__name__}({written})\n"
 
@@ -98,7 +112,7 @@ def divisor(network: NetworkConfig) -> int:
         case "bottleneck":
             return 4
         case "regnet":
-            return network.group_width
+            return math.lcm(network.group_width, 4) if network.squeeze_excite else network.group_width
         case _:
             return 1
 
@@ -111,10 +125,13 @@ def check_multiple(network: NetworkConfig, multiple: int) -> None:
     """
     least = divisor(network)
     if multiple % least:
-        reasons = {"bottleneck": "its blocks are a quarter as wide inside", "regnet": "network.group_width says so"}
+        reason = "its blocks are a quarter as wide inside"
+        if network.family == "regnet":
+            squeezes = ", and squeeze-and-excitation a quarter of them" if network.squeeze_excite else ""
+            reason = f"its groups have network.group_width {network.group_width} filters each{squeezes}"
         msg = (
             f"filters.multiple {multiple}: family {network.family} needs filters in multiples of {least}, since "
-            f"{reasons[network.family]}; set filters.multiple to {math.lcm(multiple, least)}"
+            f"{reason}; set filters.multiple to {math.lcm(multiple, least)}"
         )
         raise ConfigError(msg)
 
@@ -156,7 +173,7 @@ def _check_lists(network: NetworkConfig, stages: int) -> None:
         if isinstance(values, tuple) and len(values) != stages:
             one = " or null" if key == "strides" else ", or one number for all"
             msg = (
-                f"network.{key} has {len(values)} entries for {stages} stages; give one for each stage of "
+                f"network.{key} is a list of {len(values)} for {stages} stages; give one for each stage of "
                 f"filters.stages{one}"
             )
             raise ConfigError(msg)
