@@ -23,6 +23,7 @@ from search.folder import resume_command
 from search.probewording import terminal_lines
 from search.progress import Best, Progress
 from search.rules import Rule
+from search.settingwording import table_text
 from search.splits import Splits
 from search.wording import (
     counted,
@@ -30,7 +31,6 @@ from search.wording import (
     percent,
     price_of_decision,
     short_budget,
-    table_text,
     weighted_sentence,
 )
 

@@ -12,7 +12,6 @@ from search.config import ConfirmConfig, SamplerName
 from search.cost import Budget, CostName, amount, exact_amount
 from search.outlook import LIKELY
 from search.rules import Rule
-from search.tableconfig import TableConfig
 from search.verdict import Interval, Outcome
 
 if TYPE_CHECKING:  # its values are described, not made; loading what makes them takes seconds
@@ -360,24 +359,6 @@ def origin_text(origin: str) -> str:
     if origin in get_args(SamplerName):
         return "sampled"
     return {"surrogate": "model's pick", "table": "best of all"}.get(origin, origin)
-
-
-def table_text(table: TableConfig) -> str:
-    """What stands in training's place, and what a run of it is."""
-    if table.surface is not None:
-        planted = table.surface
-        source = (
-            f"a planted surface, best at growth ratio {ratio(planted.best_ratio)} (strength {planted.strength:g}, "
-            f"size gain {planted.size_gain:g}, accuracy {percent(planted.accuracy)})"
-        )
-    else:
-        source = str(table.path)
-    if table.exhaustive:
-        return f"{source}; all of it is compared, without noise"
-    if table.noise_sd is None:
-        return f"{source}; runs are its {len(table.columns.accuracy)} accuracy columns"
-    spread = f", unequal by a factor of {table.noise_spread:g} either way" if table.noise_spread > 1 else ""
-    return f"{source}; runs are its accuracies with noise of sd {points(table.noise_sd)}{spread}"
 
 
 def _trimmed(value: float) -> str:
