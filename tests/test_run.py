@@ -6,7 +6,7 @@ import signal
 
 import numpy as np
 import pytest
-from planted import Failing, InlineWorkers, Planted, peaked
+from planted import Failing, InlineWorkers, Planted, conduct, peaked
 
 from search import study
 from search.cases import Exploration, correctness, store_exploration, stored_cases
@@ -19,27 +19,6 @@ from search.records import verdict_values
 from search.run import Launch, Stop, write_outcome
 from search.verdict import image_bootstrap
 from search.worker import open_study
-
-
-def conduct(folder, evaluate, seed=0, **changes):
-    config = StudyConfig.model_validate(
-        {
-            "seed": seed,
-            "budgets": ["params <= 1500", "activations <= 500"],
-            "search": {"trials": 40, "seeds_per_trial": 2},
-            "confirm": {"looks": [8, 16, 32]},
-        }
-        | changes
-    )
-    plan = make_plan(config)
-    folder.mkdir(exist_ok=True)
-    study.create(folder, config, plan.objective.directions, plan.data.fingerprint)
-    storage = open_study(plan, folder)
-    study.enqueue_missing(storage, plan.proposals())
-    launch = Launch(plan, storage, InlineWorkers(plan, evaluate, storage), Stop(None), lambda _: None)
-    assert launch.search()
-    launch.confirm()
-    return plan, storage
 
 
 @pytest.fixture(autouse=True)
