@@ -339,7 +339,7 @@ class TrainingEvaluator:
             training,
             validation if score_on == "validation" else test,
             [np.random.default_rng((_ORDER_STREAM, seed)) for seed in seeds],
-            Augmentation(self._recipe.augment, self._data.classes, seeds) if self._recipe.augment.any else None,
+            Augmentation(self._recipe.augment, self._data.classes, seeds) if self._recipe.augment.in_words else None,
             self._recipe,
             fidelity,
             after_epoch,

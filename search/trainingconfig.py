@@ -35,9 +35,18 @@ class AugmentConfig(Section):
     )
 
     @property
-    def any(self) -> bool:
-        """Whether images are varied at all."""
-        return self != AugmentConfig()
+    def in_words(self) -> str:
+        """What is done, `flip, crop (2 pixels), mixup (alpha 0.2)`; empty where images stay as they are."""
+        mixing = [
+            f"{name} (alpha {alpha:g})" for name, alpha in (("mixup", self.mixup), ("CutMix", self.cutmix)) if alpha
+        ]
+        said = (
+            "flip" * self.flip,
+            f"crop ({self.crop} pixel{'s' * (self.crop > 1)})" * (self.crop > 0),
+            f"RandAugment ({self.randaugment} operation{'s' * (self.randaugment > 1)})" * (self.randaugment > 0),
+            " or ".join(mixing),
+        )
+        return ", ".join(filter(None, said))
 
 
 class TrainingConfig(Section):

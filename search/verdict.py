@@ -122,7 +122,8 @@ def decide(
     doi:10.1080/00401706.1982.10487790). The published regret interval is the largest lower to the largest upper limit,
     not below 0; it covers the regret against these challengers with at least the plan's confidence.
 
-    Scores are multiples of one over the number of test images, so n of them can be equal. An sd is therefore taken to
+    Accuracies are multiples of one over the number of test images, so n of them can be equal (balanced ones seldom
+    are). An sd is therefore taken to
     be at least half the smallest gap between two different scores of the pair: were it larger than half a step of
     rounding, normal scores would agree n times with probability below 0.69^n. Where all scores of a pair agree, not
     even the step is known, and the limits are -1 and 1. Without this, equal scores would give an interval of no width.

@@ -152,3 +152,18 @@ def test_what_they_allow_is_not():
     check_augment(AugmentConfig(**EVERYTHING | {"crop": 4}), data(channels=3))
     check_augment(AugmentConfig(flip=True, crop=4, mixup=0.2), data(np.float32, channels=2))
     check_augment(AugmentConfig(), data(np.float32, side=1))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, ""),
+        ({"flip": True, "crop": 1}, "flip, crop (1 pixel)"),
+        (
+            EVERYTHING,
+            "flip, crop (2 pixels), RandAugment (2 operations), mixup (alpha 0.4) or CutMix (alpha 1)",
+        ),
+    ],
+)
+def test_what_is_done_is_told_in_words(options, said):
+    assert AugmentConfig(**options).in_words == said

@@ -110,11 +110,12 @@ def test_measured_memory_stands_beside_what_was_predicted(findings, plan, tmp_pa
 
 
 def test_a_balanced_study_says_so_wherever_it_names_its_score(storage_of_plan, tmp_path):
-    plan = make_plan(training={"score": "balanced_accuracy"})
+    plan = make_plan(training={"score": "balanced_accuracy", "augment": {"crop": 2, "mixup": 0.2}})
     text = _Page(write_report(tmp_path, make_findings(plan), storage_of_plan).read_text()).text
     assert "Accuracies are balanced: the mean over the classes" in text
     assert "test balanced accuracy, %" in text
     assert "The search: balanced accuracy against cost" in text
+    assert "images varied by crop (2 pixels), mixup (alpha 0.2); balanced accuracy of the last" in text
     assert not re.search("(test|validation) accuracy", text)
     svg = (tmp_path / "figures" / "accuracy-params.svg").read_text()
     assert "validation balanced accuracy (%)" in svg
