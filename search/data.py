@@ -16,6 +16,8 @@ from search.errors import DataError
 
 ANY, VALIDATION, TEST = np.int8(0), np.int8(1), np.int8(2)
 """Where the data themselves put an image: free to train or validate, or in one split."""
+_BLOCK = 2**16
+"""Numbers worked on at a time: so many fit a processor's cache as float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,19 +83,28 @@ class ImageData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of images, labels, strata, shapes and types; equal for equal data on any machine."""
+        """SHA-256 of images, labels, strata, own splits, groups, shapes and types; equal for equal data on any machine."""
         digest = hashlib.sha256(f"{self.images.shape} {self.images.dtype} {self.classes}".encode())
-        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.images).data)  # little-endian, as every machine torch runs on
         digest.update(np.ascontiguousarray(self.labels.astype("<i8")).data)
         if self.merged_from is not None:
             digest.update(np.ascontiguousarray(self.merged_from.astype("<i8")).data)
+        for name, values in (("own split", self.own_split), ("groups", self.groups)):
+            if values is not None:
+                digest.update(name.encode())
+                digest.update(np.ascontiguousarray(values.astype("<i8")).data)
         return digest.hexdigest()
 
     @cached_property
     def _moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and mean square of each channel of each image, both `(n_images, channels)`."""
-        mean = self.images.mean(axis=(2, 3), dtype=np.float64)
-        square = np.stack([np.square(image, dtype=np.float64).mean(axis=(1, 2)) for image in self.images])
+        mean = np.empty(self.images.shape[:2])
+        square = np.empty_like(mean)
+        block = max(1, _BLOCK // self.images[0].size)
+        for start in range(0, len(mean), block):
+            pixels = self.images[start : start + block].astype(np.float64)
+            mean[start : start + block] = pixels.mean(axis=(2, 3))
+            square[start : start + block] = np.square(pixels, out=pixels).mean(axis=(2, 3))
         return mean, square
 
     def normalisation(self, training: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -3,11 +3,17 @@
 Knows nothing of torch's networks, or of splits.
 """
 
+from pathlib import Path
+
 import numpy as np
 
 from search import combinations
+from search.arrays import call_factory, read_npz
 from search.data import ImageData, regroup
 from search.dataconfig import DataConfig
+from search.groups import with_groups
+from search.imagefolder import load_folder
+from search.torchvisionsets import load_set
 
 _COMBINATIONS_STREAM = 5  # first word of the entropy; `splits` uses 1 to 3, `training` 4
 
@@ -16,13 +22,25 @@ def load(config: DataConfig) -> ImageData:
     """The data set named by the configuration, its classes merged or dropped as that says.
 
     Raises:
-        DataError: The configuration names a class the data do not have.
+        ConfigError: A factory that cannot be called.
+        DataError: Images that cannot be read or do not fit together, or a class the data do not have.
     """
+    names: list[str] | None = None
     match config.source:
         case "digits":
             data = _digits()
         case "combinations":
             data = _combinations(config.features, config.images)
+        case "folder":
+            data, names = load_folder(config)
+        case "npz":
+            data = read_npz(Path(str(config.path)).expanduser(), config.resolution)
+        case "factory":
+            data = call_factory(str(config.factory), config.resolution)
+        case _:
+            data = load_set(config)
+    if config.groups is not None:
+        data = with_groups(data, Path(config.groups).expanduser(), names or [*map(str, range(len(data.labels)))])
     groups = config.class_groups()
     return regroup(data, groups) if groups else data
 

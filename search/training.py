@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from search.augment import Augmentation, check_augment
+from search.config import DeviceName
 from search.data import ImageData
 from search.errors import ConfigError
 from search.evaluate import Failed, Fidelity, OnEpoch, Run, Scored, Split
@@ -40,7 +40,7 @@ _ORDER_STREAM = 4
 """First word of the data order's entropy; `augment` lists all such words, so no draw shares a stream with another."""
 
 
-def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+def choose_device(name: DeviceName) -> torch.device:
     """The device to train on; `auto` takes the GPU where there is one.
 
     Raises:
