@@ -12,6 +12,7 @@ from search.data import ImageData
 from search.evaluate import Fidelity
 from search.plan import StudyPlan
 from search.schedule import FilterSchedule
+from search.scoring import effective_images, parts_of
 from search.soundness import LEARNING_RATE_FACTORS
 from search.splits import Splits
 from search.training import TrainingEvaluator, choose_device
@@ -76,6 +77,7 @@ def forecast(plan: StudyPlan) -> Forecast:
     typical = [fitted.schedule for fitted in plan.judged]
     seconds = float(np.mean([_seconds_per_step(plan, schedule) for schedule in typical])) * steps
     workers = count_workers(config)
+    sizes = [len(part) for part in parts_of(plan.data.labels[splits.test], config.training.score)]
     return Forecast(
         search_runs,
         probing_runs,
@@ -83,7 +85,7 @@ def forecast(plan: StudyPlan) -> Forecast:
         most,
         _START_SECONDS + seconds * (search_runs + least + probing_runs) / workers,
         _START_SECONDS + seconds * (search_runs + most + probing_runs) / workers,
-        resolvable_margin(len(splits.test), config.confirm.confidence),
+        resolvable_margin(effective_images(sizes), config.confirm.confidence),
     )
 
 
@@ -100,8 +102,12 @@ def _seconds_per_step(plan: StudyPlan, schedule: FilterSchedule) -> float:
     torch.set_num_threads(1)  # as in a worker
     rng = np.random.default_rng(0)
     count = 2 * plan.data.classes + _PROBE_BATCHES * config.training.batch_size
+    shape = (count, *plan.data.image_shape)
+    pixels = (
+        rng.integers(0, 256, shape, np.uint8) if plan.data.images.dtype == np.uint8 else rng.random(shape, np.float32)
+    )
     noise = ImageData(
-        rng.random((count, *plan.data.image_shape), np.float32),
+        pixels,
         np.arange(count, dtype=np.int64) % plan.data.classes,
         plan.data.classes,
         "noise",
