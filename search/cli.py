@@ -16,7 +16,7 @@ import typer
 from search.errors import ConfigError, FilterSearchError
 
 if TYPE_CHECKING:
-    from search.config import StudyConfig
+    from search.config import DeviceName, StudyConfig
     from search.plan import StudyPlan
     from search.study import Storage
 
@@ -107,7 +107,7 @@ def check(config: ConfigPath, overrides: Overrides = None) -> None:
     """
     from search import configfile
 
-    settings = configfile.read(config, overrides or ())
+    settings = configfile.read(config, overrides or (), _device_memory)
 
     from search import display
     from search.check import count_workers, forecast
@@ -140,7 +140,7 @@ def run(
     from search import configfile, folder
 
     given = [f"search.trials={trials}"] * (trials is not None) + [f"compute.workers={workers}"] * (workers is not None)
-    settings = configfile.read(config, [*(overrides or ()), *given])
+    settings = configfile.read(config, [*(overrides or ()), *given], _device_memory)
     where = out or folder.STUDIES / settings.name
     folder.check_startable(where, resume)
 
@@ -162,8 +162,7 @@ def run(
         )
     if ended.stopped:
         display.show_stopped(where)
-    if ended.progress.given_up:
-        display.show_missing(ended.progress.given_up)
+    display.show_missing(ended.progress)
     if as_json:
         verdict = where / "verdict.json"
         typer.echo(
@@ -249,7 +248,7 @@ def confirm(
     planned = plan.config.confirm.looks
     more = looks or ("" if asked else ",".join(map(str, (*planned, 2 * planned[-1]))))
     asked += [f"confirm.looks=[{more}]"] * bool(more)
-    terms = make_plan(configfile.override(plan.config, asked))
+    terms = make_plan(configfile.override(plan.config, asked, _device_memory))
     with display.live(not as_json) as show:
         standing = explore(plan, terms, where, workers=workers or count_workers(plan.config), show=show)
     if as_json:
@@ -309,6 +308,13 @@ def train(
     with display.epochs() as on_epoch:
         trained = train_best(best, on_epoch)
     display.show_trained(trained)
+
+
+def _device_memory(name: "DeviceName") -> int:
+    from search.device import device_memory
+    from search.training import choose_device
+
+    return device_memory(choose_device(name))
 
 
 def _counts_json(storage: "Storage", config: "StudyConfig") -> str:

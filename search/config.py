@@ -45,6 +45,7 @@ BudgetText = Annotated[Budget, PlainValidator(_parse_budget), PlainSerializer(st
 RuleText = Annotated[Rule, PlainValidator(_parse_rule), PlainSerializer(str), _text("geometric(2.5)")]
 SamplerName = Literal["qmc", "band", "macs", "random", "tpe", "gp", "nsga2"]
 Look = Annotated[int, Field(ge=1, le=100_000)]
+DeviceName = Literal["auto", "cpu", "cuda"]
 WorkerCount = Annotated[int, Field(ge=1, le=1024)]
 
 
@@ -219,7 +220,7 @@ class ComputeConfig(Section):
     workers: WorkerCount | Literal["auto"] = Field(
         "auto", description="Local processes; auto: one per core on a CPU, one on a GPU."
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
+    device: DeviceName = Field(
         "auto", description="Where networks train; auto: CUDA where a GPU is found, else the CPU."
     )
     max_wall_hours: float | None = Field(
@@ -249,8 +250,8 @@ class StudyConfig(Section):
         (Budget("params", 1500), Budget("macs", 40_000), Budget("activations", 500)),
         min_length=1,
         max_length=32,
-        description="Limits on params, macs, activations (for one image) or memory (bytes while training, or KiB, "
-        "MiB, GiB). Every budget gets its own verdict.",
+        description="Limits on params, macs, activations (for one image) or memory while training (bytes, KiB, MiB, "
+        "GiB, or a share of the device's such as 50 %, kept in bytes). Every budget gets its own verdict.",
     )
     rules: RulesConfig = RulesConfig()
     training: TrainingConfig = TrainingConfig()

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from search.config import StudyConfig
 from search.errors import ConfigError
 from search.folder import write_whole
+from search.memoryshare import DeviceMemory, in_bytes
 from search.plainyaml import dump, flow, load
 
 LARGEST_FILE = 256 * 1024
@@ -28,27 +29,29 @@ _ABSENT = object()
 Schema = dict[str, Any]
 
 
-def read(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
+def read(path: Path, overrides: Sequence[str] = (), device_memory: DeviceMemory | None = None) -> StudyConfig:
     """The configuration in a YAML file, with overrides on top.
 
     Args:
         path: The file, of at most `LARGEST_FILE` bytes.
         overrides: `section.key=value` each, the value in YAML; list entries by number, `filters.stages.0.high=20`.
+        device_memory: Bytes of a device named as `compute.device` has it. Budgets such as `memory <= 50 %` are worked
+            out by it, so that the study's own configuration has bytes; without it they are refused.
 
     Raises:
         ConfigError: The file cannot be read, is no plain YAML, or breaks a rule of the models; so does an override.
             The message lists the first problems.
     """
-    config = parse(load(_text(path), str(path)), str(path))
-    return override(config, overrides) if overrides else config
+    config = parse(in_bytes(load(_text(path), str(path)), device_memory), str(path))
+    return override(config, overrides, device_memory) if overrides else config
 
 
-def override(config: StudyConfig, overrides: Sequence[str]) -> StudyConfig:
+def override(config: StudyConfig, overrides: Sequence[str], device_memory: DeviceMemory | None = None) -> StudyConfig:
     """A configuration with values replaced; see `read`."""
     tree = config.model_dump(mode="json")
     for each in overrides:
         _override(tree, each)
-    return parse(tree, " ".join(f"--set {each}" for each in overrides))
+    return parse(in_bytes(tree, device_memory), " ".join(f"--set {each}" for each in overrides))
 
 
 def parse(tree: Any, source: str) -> StudyConfig:  # noqa: ANN401 # whatever YAML holds

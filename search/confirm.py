@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 
 from search.cases import Case, Challenger, Scores, judge, scores
 from search.config import ConfirmConfig
+from search.memorylimit import fits, fitting
 from search.plan import StudyPlan
 from search.rules import Fit
 from search.schedule import FilterSchedule
@@ -39,44 +40,56 @@ def fit_surrogate(storage: Storage, seed: int) -> Surrogate | None:
         return None
 
 
-def choose_cases(plan: StudyPlan, surrogate: Surrogate | None) -> list[Case]:
+def choose_cases(plan: StudyPlan, surrogate: Surrogate | None, limit: int | None = None) -> list[Case]:
     """Every judged rule under every budget with its challengers, in the order of the configuration.
 
     Half of the places go to the surrogate's best schedules, visited or not, the others to the other rules it ranks
     best; places that one side leaves free go to the other. Without a surrogate the rules come in their order. Where
     there is neither, random schedules within the budget challenge.
+
+    Args:
+        plan: The study.
+        surrogate: What the search's runs say of every schedule; None without enough of them.
+        limit: Predicted memory in bytes that did not fit (see `memorylimit`); only what needs less challenges.
     """
     cases = []
     for number, fitted in enumerate(plan.judged):
         others = [
             Challenger(other.schedule, str(other.rule))
             for other in plan.anchors
-            if other.budget == fitted.budget and other.schedule != fitted.schedule
+            if other.budget == fitted.budget
+            and other.schedule != fitted.schedule
+            and fits(plan.cost_model.costs(other.schedule), limit)
         ]
         rng = np.random.default_rng([plan.config.seed, number])
         if surrogate is not None:
-            others = _ranked(plan, surrogate, fitted, others, rng)
-        challengers = (others or _at_random(plan, fitted, rng))[: plan.config.confirm.challengers]
+            others = _ranked(plan, surrogate, fitted, others, limit, rng)
+        challengers = (others or _at_random(plan, fitted, limit, rng))[: plan.config.confirm.challengers]
         cases.append(Case(fitted.budget, fitted.rule, fitted.schedule, tuple(challengers)))
     return cases
 
 
-def _at_random(plan: StudyPlan, fitted: Fit, rng: np.random.Generator) -> list[Challenger]:
-    pool = plan.others(fitted.budget, [fitted.schedule], rng)
+def _at_random(plan: StudyPlan, fitted: Fit, limit: int | None, rng: np.random.Generator) -> list[Challenger]:
+    pool = fitting(plan.others(fitted.budget, [fitted.schedule], rng), plan.cost_model, limit)
     places = min(plan.config.confirm.challengers, len(pool))
     chosen = rng.choice(pool, places, replace=False)
     return [Challenger(FilterSchedule(tuple(map(int, filters))), "random") for filters in chosen]
 
 
 def _ranked(
-    plan: StudyPlan, surrogate: Surrogate, fitted: Fit, others: Sequence[Challenger], rng: np.random.Generator
+    plan: StudyPlan,
+    surrogate: Surrogate,
+    fitted: Fit,
+    others: Sequence[Challenger],
+    limit: int | None,
+    rng: np.random.Generator,
 ) -> list[Challenger]:
     """Half of the places for the surrogate's best, half for the rules it ranks best, then whoever is left."""
     mean, _ = surrogate.predict(
         np.array([each.schedule.filters for each in others], np.int64).reshape(-1, len(plan.space.ranges))
     )
     rules = [others[i] for i in np.argsort(-mean, kind="stable")]
-    pool = plan.space.within(fitted.budget, plan.cost_model, rng)
+    pool = fitting(plan.space.within(fitted.budget, plan.cost_model, rng), plan.cost_model, limit)
     places = plan.config.confirm.challengers
     taken = [fitted.schedule, *(each.schedule for each in rules[: places // 2])]
     found = [Challenger(schedule, "surrogate") for schedule in recommend(surrogate, pool, places, taken)]

@@ -81,7 +81,7 @@ class Budget:
         if not match or match[1] not in COST_NAMES or match[3] not in units:
             msg = (
                 f"{text!r} is no budget; write COST <= LIMIT with a cost of {', '.join(COST_NAMES)} and a limit "
-                "such as 1500 or 40k, of memory also 2 MiB"
+                "such as 1500 or 40k, of memory also 2 MiB or, in a configuration, up to 100 % of the device's"
             )
             raise ValueError(msg)
         limit = int(Fraction(re.sub("[_,]", "", match[2])) * units[match[3]])

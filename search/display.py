@@ -23,6 +23,7 @@ from search.folder import resume_command
 from search.probewording import terminal_lines
 from search.progress import Best, Progress
 from search.rules import Rule
+from search.settingwording import table_text
 from search.splits import Splits
 from search.wording import (
     counted,
@@ -30,7 +31,6 @@ from search.wording import (
     percent,
     price_of_decision,
     short_budget,
-    table_text,
     weighted_sentence,
 )
 
@@ -106,13 +106,13 @@ def _lines() -> Callable[[Progress], None]:
 
 
 def _said(progress: Progress, phase: Literal["search", "confirm", "probe"]) -> str:
-    others = [(progress.given_up, "given up after crashes")]
+    others = [(progress.out_of_memory, "out of memory"), (progress.given_up, "given up after crashes")]
     if phase == progress.phase:
         others = [(progress.running, "running"), *others]
     match phase:
         case "search":
             said = f"{progress.finished}/{progress.trials} trials"
-            others = [*others[:-1], (progress.failed, "failed"), others[-1]]
+            others.insert(-1, (progress.failed, "failed"))
         case "confirm":
             said = f"{progress.confirmed} of {progress.confirmations} runs queued so far"
         case "probe":
@@ -310,13 +310,18 @@ def show_stopped(where: Path) -> None:
     err.print(f"         {escape(resume_command(where))}", soft_wrap=True)
 
 
-def show_missing(jobs: int) -> None:
-    """That jobs were given up, and what that means."""
-    err.print(
-        f"[yellow]missing[/]  {counted(jobs, 'job')} given up after crashes; what needs them is undecided, --resume "
-        "tries again",
-        soft_wrap=True,
-    )
+def show_missing(progress: Progress) -> None:
+    """Which jobs ended without a result, and what that means; nothing where all have one."""
+    for jobs, said in (
+        (progress.given_up, "given up after crashes; what needs them is undecided, --resume tries again"),
+        (
+            progress.out_of_memory,
+            "did not fit in memory and are not tried again; what needs them is undecided: ask on a larger device, or "
+            "with a smaller training.batch_size or budget",
+        ),
+    ):
+        if jobs:
+            err.print(f"[yellow]missing[/]  {counted(jobs, 'job')} {said}", soft_wrap=True)
 
 
 def show_next(where: Path, *, trained: bool) -> None:

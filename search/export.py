@@ -22,7 +22,7 @@ from search.errors import ConfigError, NoTrialError
 from search.evaluate import Evaluate, Failed, Fidelity, OnEpoch, Run, Scored
 from search.findings import Confirmed, Findings, by_budget
 from search.folder import environment, make, write_json, write_whole
-from search.networks import check_stages
+from search.networks import check_stages, source
 from search.pages import fill
 from search.plainyaml import dump
 from search.plainyaml import load as load_yaml
@@ -132,7 +132,7 @@ def train_best(best: Path, on_epoch: OnEpoch) -> Trained:
     """
     config, schedule, seed = _read(best)
     data = load(config.data)
-    check_stages(len(schedule), data.image_shape)
+    check_stages(config.network, len(schedule), data.image_shape)
     splits = Splits(data, config.data)
     device = choose_device(config.compute.device)
     evaluate = TrainingEvaluator(config.network, config.training, data, splits, device)
@@ -206,8 +206,7 @@ def model_source(plan: StudyPlan, schedule: FilterSchedule, mean: Sequence[float
         "model.py",
         {
             "schedule": schedule,
-            "stages": list(zip((channels, *schedule.filters), schedule.filters, strict=False)),
-            "blocks": plan.config.network.blocks_per_stage,
+            "source": source(plan.config.network, schedule, channels, plan.data.classes),
             "image": f"{channels}x{height}x{width}",
             "classes": plan.data.classes,
             "mean": list(mean),

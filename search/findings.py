@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from search.alignment import Alignment, alignments
 from search.beststage import FiltersInterval, best_filters
 from search.cases import Case, Scores, correctness, judge, scores, stored_cases, stored_explorations
 from search.confirm import fit_surrogate
@@ -109,6 +110,7 @@ class Findings:
         sensitivities: How cases look at other learning rates, where probed.
         fidelity_checks: How brief training ranks beside full training, where probed.
         best_filters: One per budget; empty without a surrogate.
+        alignments: What larger multiples would change; empty without a surrogate.
     """
 
     plan: StudyPlan
@@ -119,6 +121,7 @@ class Findings:
     fidelity_checks: tuple[FidelityCheck, ...] = ()
     explored: tuple[Finding, ...] = ()
     best_filters: tuple[BestFilters, ...] = ()
+    alignments: tuple[Alignment, ...] = ()
 
 
 def conclude(plan: StudyPlan, storage: Storage) -> Findings:
@@ -143,7 +146,8 @@ def conclude(plan: StudyPlan, storage: Storage) -> Findings:
         BestFilters(budget, best_filters(surrogate, plan.space.within(budget, plan.cost_model, rng), rng))
         for budget in plan.config.budgets
     )
-    return Findings(plan, findings, thumb, weighted, *probed, filters)
+    aligned = tuple(alignments(plan, surrogate, np.random.default_rng([plan.config.seed, 6])))
+    return Findings(plan, findings, thumb, weighted, *probed, filters, aligned)
 
 
 def case_rng(plan: StudyPlan, number: int) -> np.random.Generator:

@@ -10,7 +10,6 @@ import numpy as np
 from search.config import StudyConfig
 from search.cost import COST_NAMES, CostModel
 from search.errors import ConfigError
-from search.networks import check_stages
 from search.pricing import fit_cost_model
 from search.space import LARGEST_ENUMERATION, Space
 from search.table import Columns, Noise, Surface, Table, TableCosts, TableEvaluator
@@ -55,7 +54,6 @@ def open_table(config: StudyConfig, table: TableConfig, space: Space) -> tuple[T
 
 
 def _family(config: StudyConfig, images: ImagesConfig, space: Space) -> CostModel:
-    check_stages(space.stages, images.shape)
     return fit_cost_model(
         config.network, images.shape, images.classes, images.batch_size, space.multiple, space.stages
     )

@@ -67,6 +67,12 @@ class NetworkConfig(Section):
             self.refuse_unread(names, why)
         if self.family == "plain" and self.stem == "small":
             self.refuse_unread(("stem_filters",), "is for a large stem: without one the first stage comes first")
+        if self.family == "regnet" and self.squeeze_excite and (self.stem_filters or 4) < 4:
+            msg = (
+                f"stem_filters {self.stem_filters} leave squeeze_excite less than one channel, a quarter of what a "
+                "block gets; 4 or more are allowed"
+            )
+            raise ValueError(msg)
         if own and self.factory is None:
             msg = "family factory needs network.factory, the function to call, such as my_network:build"
             raise ValueError(msg)

@@ -15,7 +15,6 @@ from search.cost import Budget, CostModel
 from search.data import ImageData
 from search.errors import ConfigError
 from search.known import open_table
-from search.networks import check_stages
 from search.objective import Objective
 from search.pricing import fit_cost_model
 from search.rules import Fit, Rule, fit
@@ -149,7 +148,6 @@ def make_plan(config: StudyConfig) -> StudyPlan:
 
 def _open_data(config: StudyConfig, space: Space) -> tuple[ImageData, CostModel]:
     data = load(config.data)
-    check_stages(space.stages, data.image_shape)
     return data, fit_cost_model(
         config.network, data.image_shape, data.classes, config.training.batch_size, space.multiple, space.stages
     )

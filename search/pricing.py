@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from search.cost import COST_NAMES, CostModel, CostName, Costs, QuadraticCost
 from search.errors import ConfigError
 from search.networkconfig import NetworkConfig
-from search.networks import build, check_stages
+from search.networks import build, check_multiple, check_stages
 from search.schedule import FilterSchedule
 
 _LARGEST_TENSOR = 2**56
@@ -52,7 +52,7 @@ def price(
     Raises:
         ConfigError: More stages than the images allow, or tensors beyond what torch can count.
     """
-    check_stages(len(schedule), image_shape)
+    check_stages(network, len(schedule), image_shape)
     _refuse_uncountable(schedule, image_shape, batch_size)
     with torch.device("meta"):
         built = build(network, schedule, image_shape[0], classes)
@@ -181,8 +181,9 @@ def fit_cost_model(
         stages: Stages of the schedules to be priced.
 
     Raises:
-        ConfigError: More stages than the images allow.
+        ConfigError: More stages than the images allow, or filters of this multiple that the family cannot have.
     """
+    check_multiple(network, multiple)
     built = BuiltCostModel(network, image_shape, classes, batch_size)
 
     def sample(multiples: tuple[int, ...]) -> Costs:

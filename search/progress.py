@@ -25,6 +25,7 @@ class Progress:
         probed: Probing runs carried out.
         probes: Probing runs queued.
         given_up: Jobs that crashed too often; a resume tries them again.
+        out_of_memory: Confirmation jobs and probes that did not fit in memory; they are not tried again.
     """
 
     phase: Purpose
@@ -37,6 +38,7 @@ class Progress:
     probed: int
     probes: int
     given_up: int
+    out_of_memory: int
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def progress(storage: Storage) -> Progress:
         probed=_runs(probing, TrialState.COMPLETE),
         probes=_runs(probing, *TrialState),
         given_up=sum(map(is_given_up, trials + confirming + probing)),
+        out_of_memory=sum(job.user_attrs.get("reason") == "oom" for job in confirming + probing),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
+from search.alignment import Alignment
 from search.findings import Confirmed, Finding, Findings
 from search.folder import write_json, write_whole
 from search.growth import BestRatio
@@ -106,6 +107,7 @@ def verdict_values(findings: Findings) -> dict[str, Any]:
             {"cost": each.budget.cost, "limit": each.budget.limit, "stages": [asdict(stage) for stage in each.stages]}
             for each in findings.best_filters
         ],
+        "alignment": [_alignment(each) for each in findings.alignments],
         "sensitivity": [_sensitivity(each) for each in findings.sensitivities],
         "fidelity": [_fidelity(each) for each in findings.fidelity_checks],
     }
@@ -165,6 +167,18 @@ def _best_ratio(best: BestRatio) -> dict[str, Any]:
             | {"runs": each.runs, "over_doubling": _interval(each.gain)}
             for each in best.confirmed
         ],
+    }
+
+
+def _alignment(found: Alignment) -> dict[str, Any]:
+    return {
+        "cost": found.budget.cost,
+        "limit": found.budget.limit,
+        "multiple": found.multiple,
+        "free_schedule": str(found.free),
+        "aligned_schedule": None if found.aligned is None else str(found.aligned),
+        "change": _interval(found.change),
+        "budget_used": found.used,
     }
 
 

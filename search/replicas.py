@@ -13,15 +13,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-# They treat every channel alone, so they do to K times the channels what they do to one network's.
-_CHANNELWISE: tuple[type[nn.Module], ...] = (
-    nn.AdaptiveAvgPool2d,
-    nn.AvgPool2d,
-    nn.Flatten,
-    nn.Identity,
-    nn.MaxPool2d,
-    nn.ReLU,
-)
+from search.channelwise import CHANNELWISE, keeps_channels_apart
 
 
 class Replicas(nn.Module):
@@ -102,14 +94,14 @@ class _FusedLinear(nn.Module):
 def fuse(networks: Sequence[nn.Module]) -> FusedReplicas | None:
     """The networks as one module whose every layer is K times as wide and in K groups.
 
-    Composite modules may add activations or apply layers in turn; one that mixes or joins channels itself
-    (`torch.cat`) must not be fused, and is not recognised.
+    Composite modules may add and multiply activations of equal channels, pool, flatten, or apply layers in turn; what
+    may join or reorder channels (`torch.cat`), draws (dropout) or shares weights between layers is not fused.
 
     Args:
         networks: K separately initialised copies of one architecture, on one device.
 
     Returns:
-        None when some layer is of no type that can be fused; `SeparateReplicas` serves then.
+        None when a layer or the forward pass is of no kind that can be fused; `SeparateReplicas` serves then.
 
     Raises:
         ValueError: The networks' weights differ in name or shape.
@@ -122,6 +114,8 @@ def fuse(networks: Sequence[nn.Module]) -> FusedReplicas | None:
     fused = FusedReplicas(deepcopy(networks[0]), len(networks))
     if len(networks) == 1:
         return fused
+    if _shares_weights(networks[0]) or not keeps_channels_apart(networks[0]):
+        return None
     for path, layer in list(fused.named_modules()):
         if next(layer.children(), None) is not None:
             if any(True for _ in layer.parameters(recurse=False)):
@@ -139,9 +133,14 @@ def fuse(networks: Sequence[nn.Module]) -> FusedReplicas | None:
     return fused
 
 
+def _shares_weights(network: nn.Module) -> bool:
+    every = [weight for _, weight in network.named_parameters(remove_duplicate=False)]
+    return len({id(weight) for weight in every}) < len(every)
+
+
 def _widen(layer: nn.Module, count: int) -> nn.Module | None:
     """One layer in place of `count` such layers, its weights not filled in; None for a type unknown here."""
-    if type(layer) in _CHANNELWISE:
+    if type(layer) in CHANNELWISE:
         return layer
     widen = _WIDEN.get(type(layer))
     # on the meta device: real weights would be drawn from, and move, the global generator

@@ -26,6 +26,7 @@ from search.pages import fill
 from search.progress import progress
 from search.rules import Fit
 from search.schedule import FilterSchedule
+from search.settingwording import network_text, table_text
 from search.soundness import FidelityCheck
 from search.splits import Splits
 from search.study import Storage, accuracy_of, costs_of
@@ -140,6 +141,8 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
         "splits": _splits(findings),
         "progress": progress(storage),
         "environment": _environment(folder),
+        "network": network_text(findings.plan.config.network, findings.plan.space.stages),
+        "table": table_text(findings.plan.config.table) if findings.plan.config.table else None,
         "words": wording,
         "cost_names": _known_costs(findings),
     }

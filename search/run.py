@@ -35,6 +35,7 @@ from search.exact import exact_findings, exact_standings
 from search.export import export_best, is_exported
 from search.findings import Findings, conclude
 from search.launch import LocalWorkers
+from search.memorylimit import memory_limit
 from search.plan import StudyPlan
 from search.progress import Progress, progress
 from search.records import write_records, write_verdict
@@ -187,7 +188,7 @@ def explore(
             msg = f"the study in {where} has no verdict yet; first go on with {folder.resume_command(where)}"
             raise ConfigError(msg)
         known = {(case.budget, case.rule): case for case in planned}
-        chosen = choose_cases(terms, fit_surrogate(storage, plan.config.seed))
+        chosen = choose_cases(terms, fit_surrogate(storage, plan.config.seed), memory_limit(*storage.studies))
         cases = tuple(known.get((case.budget, case.rule), case) for case in chosen)
         exploration = Exploration(terms.config.confirm, cases)
         if exploration not in stored_explorations(storage):
@@ -326,7 +327,8 @@ class Launch:
         """Carry the confirmation out until every case is closed; False when it was stopped."""
         cases = stored_cases(self.storage)
         if cases is None:
-            cases = choose_cases(self.plan, fit_surrogate(self.storage, self.plan.config.seed))
+            surrogate = fit_surrogate(self.storage, self.plan.config.seed)
+            cases = choose_cases(self.plan, surrogate, memory_limit(*self.storage.studies))
             store_cases(self.storage, cases)
         return self.confirm_all(cases)
 

@@ -22,6 +22,7 @@ from scipy.stats import qmc
 
 from search.config import SamplerName, SearchConfig
 from search.cost import Budget, CostModel
+from search.memorylimit import fits, memory_limit
 from search.schedule import FilterSchedule
 from search.space import Space
 
@@ -99,7 +100,13 @@ class AimedSampler(BaseSampler):
     ) -> dict[str, Any]:
         """Multiples of every stage."""
         budget = Budget.parse(trial.user_attrs["budget"])
-        return self._space.params(self._propose(study, trial, budget))
+        proposed = self._propose(study, trial, budget)
+        limit = memory_limit(study)
+        if not fits(self._cost_model.costs(proposed), limit):
+            assert limit is not None  # else everything fits
+            shape = np.array(proposed.filters, np.float64) / self._space.multiple
+            proposed = self._space.scaled(shape, Budget("memory", limit - 1), self._cost_model)
+        return self._space.params(proposed)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

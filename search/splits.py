@@ -89,7 +89,7 @@ class Splits:
         if share < 1:
             rng = np.random.default_rng((_SHARE_STREAM, self._config.split_seed, seed))
             counts = np.array([len(each) for each in training])
-            training, _ = _draw(training, np.maximum(_allocate(counts, share), np.minimum(counts, 1)), rng)
+            training, _ = _draw(training, _allocate(counts, share), rng)
         return TrainValidation(_sorted(training), _sorted(validation))
 
     def _draw_validation(self, rng: np.random.Generator) -> tuple[_Members, _Members]:
@@ -120,9 +120,15 @@ class Splits:
         from sklearn.model_selection import StratifiedGroupKFold  # type: ignore[import-untyped] # takes a second
 
         assert self._data.groups is not None
-        part = Fraction(fraction).limit_denominator(_MOST_FOLDS)
-        folds = StratifiedGroupKFold(max(part.denominator, 2), shuffle=True, random_state=int(rng.integers(2**32)))
         strata, groups = self._data.strata[indices], self._data.groups[indices]
+        most = min(_MOST_FOLDS, len(np.unique(groups)), int(np.bincount(strata).max()))
+        if most < 2:
+            msg = (
+                f"{self._data.name}: all images left to split are of one group; name two groups or more of each class"
+            )
+            raise DataError(msg)
+        part = Fraction(fraction).limit_denominator(most)
+        folds = StratifiedGroupKFold(max(part.denominator, 2), shuffle=True, random_state=int(rng.integers(2**32)))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of classes with fewer images than folds: `_check` judges
             drawn = [chosen for _, chosen in folds.split(strata, strata, groups)]
@@ -159,7 +165,10 @@ class Splits:
 
 
 def _allocate(counts: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
-    """Images per class for a split, by largest remainder: exact in total, within one of each class's share.
+    """Images per class for a split, by largest remainder: within one of each class's share, exact in total.
+
+    But one of every class that has any, however small its share: a split without a class cannot tell how it is
+    classified.
 
     scikit-learn's stratified split breaks ties at random, so a rare class could be missing under some seeds only.
     """
@@ -167,7 +176,7 @@ def _allocate(counts: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
     allocated: NDArray[np.int64] = np.floor(shares).astype(np.int64)
     missing = round(float(shares.sum())) - int(allocated.sum())
     allocated[np.argsort(allocated - shares, kind="stable")[:missing]] += 1
-    return allocated
+    return np.maximum(allocated, np.minimum(counts, 1))
 
 
 def _draw(members: _Members, counts: NDArray[np.int64], rng: np.random.Generator) -> tuple[_Members, _Members]:

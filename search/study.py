@@ -64,15 +64,14 @@ class Storage:
     confirm: optuna.Study
     probe: optuna.Study
 
+    @property
+    def studies(self) -> tuple[optuna.Study, ...]:
+        """One for each purpose, in the order of `PURPOSES`."""
+        return self.search, self.confirm, self.probe
+
     def study(self, purpose: Purpose) -> optuna.Study:
         """The study of one purpose."""
-        match purpose:
-            case "search":
-                return self.search
-            case "confirm":
-                return self.confirm
-            case "probe":
-                return self.probe
+        return self.studies[PURPOSES.index(purpose)]
 
     def trials(self, purpose: Purpose, *states: TrialState) -> list[FrozenTrial]:
         """Trials in the order of their numbers; all states unless some are named."""

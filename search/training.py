@@ -17,7 +17,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -28,6 +27,7 @@ from pytorch_lightning.utilities.warnings import PossibleUserWarning  # type: ig
 from torch import Tensor, nn
 from torch.nn import functional
 
+from search.config import DeviceName
 from search.data import ImageData
 from search.errors import ConfigError
 from search.evaluate import Failed, Fidelity, OnEpoch, Run, Scored, Split
@@ -42,7 +42,7 @@ _ORDER_STREAM = 4
 """First word of the data order's entropy; `data` uses 1 to 3 and 5, so no draw shares a stream with another."""
 
 
-def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+def choose_device(name: DeviceName) -> torch.device:
     """The device to train on; `auto` takes the GPU where there is one.
 
     Raises:

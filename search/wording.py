@@ -12,10 +12,10 @@ from search.config import ConfirmConfig, SamplerName
 from search.cost import Budget, CostName, amount, exact_amount
 from search.outlook import LIKELY
 from search.rules import Rule
-from search.tableconfig import TableConfig
 from search.verdict import Interval, Outcome
 
 if TYPE_CHECKING:  # its values are described, not made; loading what makes them takes seconds
+    from search.alignment import Alignment
     from search.findings import Confirmed, Finding, WeightedBest
     from search.growth import BestRatio
 
@@ -322,6 +322,22 @@ def falloff_sentence(best: BestRatio, margin: float) -> str | None:
     return f"Any ratio from {ratio_range(*within)} {loses} no more than {points(margin)} to it."
 
 
+def alignment_sentence(found: Alignment) -> str:
+    """What filters in a larger multiple would change under one budget."""
+    within = f"Within {budget_text(found.budget)}"
+    if found.aligned is None or found.change is None or found.used is None:
+        return f"{within}, no schedule has all its filters in multiples of {found.multiple}."
+    if found.aligned == found.free:
+        return f"{within}, the model's best, {found.free}, has its filters in multiples of {found.multiple} already."
+    gains = found.change.mean > 0
+    limits = sorted((found.change.low, found.change.high) if gains else (-found.change.high, -found.change.low))
+    return (
+        f"{within}, the best in multiples of {found.multiple} is {found.aligned}, which uses {share(found.used)} of "
+        f"it: predicted to {'gain' if gains else 'lose'} {points(abs(found.change.mean))} (95 % limits "
+        f"{number(limits[0])} to {points(limits[1])}) against {found.free}."
+    )
+
+
 def weighted_sentence(best: WeightedBest, params_weight: float, memory_weight: float) -> str:
     """The weighted objective's best schedule, and what the weights mean."""
     costs = f"{amount('params', best.costs['params'])} parameters, {amount('memory', best.costs['memory'])}"
@@ -343,24 +359,6 @@ def origin_text(origin: str) -> str:
     if origin in get_args(SamplerName):
         return "sampled"
     return {"surrogate": "model's pick", "table": "best of all"}.get(origin, origin)
-
-
-def table_text(table: TableConfig) -> str:
-    """What stands in training's place, and what a run of it is."""
-    if table.surface is not None:
-        planted = table.surface
-        source = (
-            f"a planted surface, best at growth ratio {ratio(planted.best_ratio)} (strength {planted.strength:g}, "
-            f"size gain {planted.size_gain:g}, accuracy {percent(planted.accuracy)})"
-        )
-    else:
-        source = str(table.path)
-    if table.exhaustive:
-        return f"{source}; all of it is compared, without noise"
-    if table.noise_sd is None:
-        return f"{source}; runs are its {len(table.columns.accuracy)} accuracy columns"
-    spread = f", unequal by a factor of {table.noise_spread:g} either way" if table.noise_spread > 1 else ""
-    return f"{source}; runs are its accuracies with noise of sd {points(table.noise_sd)}{spread}"
 
 
 def _trimmed(value: float) -> str:

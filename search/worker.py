@@ -17,9 +17,10 @@ import torch
 from optuna.trial import Trial, TrialState
 
 from search import configfile
-from search.cost import Budget
-from search.evaluate import Evaluate, Failed, Fidelity, Run, Scored
+from search.cost import Budget, Costs
+from search.evaluate import Evaluate, Failed, FailureReason, Fidelity, Run, Scored
 from search.launch import end_with_coordinator
+from search.memorylimit import DID_NOT_FIT, fits, memory_limit
 from search.objective import excess
 from search.plan import StudyPlan, make_plan
 from search.samplers import make_sampler
@@ -103,15 +104,19 @@ def _try_candidate(plan: StudyPlan, evaluate: Evaluate, storage: Storage, trial:
         trial.set_constraint(str(budget), excess(costs, budget))
         trial.set_user_attr("costs", asdict(costs))
         trial.set_user_attr("schedule", str(schedule))
+    limit = memory_limit(*storage.studies)
+    if not fits(costs, limit):
+        detail = f"{schedule} was not trained: it needs {costs.memory} bytes, and a network of {limit} did not fit"
+        trial.set_user_attr("runs", [])
+        _fail(storage.search, trial, "oom", detail, costs)
+        return
     count = config.search.seeds_per_trial
     seeds = plan.seeds("search", schedule, trial.user_attrs["proposal"] * count, count)
     runs = evaluate(schedule, seeds, Fidelity.brief(config.training), "validation")
     trial.set_user_attr("runs", [record(run) for run in runs])
     failures = [run for run in runs if isinstance(run, Failed)]
     if failures:
-        trial.set_user_attr("reason", failures[0].reason)
-        trial.set_user_attr("detail", failures[0].detail)
-        storage.search.tell(trial, state=TrialState.FAIL)
+        _fail(storage.search, trial, failures[0].reason, failures[0].detail, costs)
     else:
         accuracy = float(np.mean([run.accuracy for run in runs if isinstance(run, Scored)]))
         storage.search.tell(trial, plan.objective.values(accuracy, costs))
@@ -125,19 +130,29 @@ def _confirm(plan: StudyPlan, evaluate: Evaluate, storage: Storage, job: Trial) 
     correct = [run.correct for run in runs if isinstance(run, Scored) and run.correct is not None]
     if correct:
         job.set_user_attr("correct", pack_counts(np.sum(correct, axis=0, dtype=np.uint16)))
-    _tell(storage.confirm, job, runs)
+    _tell(storage.confirm, job, runs, plan.cost_model.costs(schedule))
 
 
 def _probe(plan: StudyPlan, evaluate: Evaluate, storage: Storage, job: Trial) -> None:
     probe = Probe.of(job)
     seeds = plan.seeds("probe", probe.schedule, probe.first, probe.count)
-    _tell(storage.probe, job, evaluate(probe.schedule, seeds, probe.fidelity, probe.split))
+    runs = evaluate(probe.schedule, seeds, probe.fidelity, probe.split)
+    _tell(storage.probe, job, runs, plan.cost_model.costs(probe.schedule))
 
 
-def _tell(study: optuna.Study, job: Trial, runs: list[Run]) -> None:
+def _fail(study: optuna.Study, job: Trial, reason: FailureReason, detail: str, costs: Costs) -> None:
+    """End a job without a score; one that ran out of memory bounds what is tried afterwards."""
+    job.set_user_attr("reason", reason)
+    job.set_user_attr("detail", detail)
+    if reason == "oom":
+        job.set_user_attr(DID_NOT_FIT, costs.memory)
+    study.tell(job, state=TrialState.FAIL)
+
+
+def _tell(study: optuna.Study, job: Trial, runs: list[Run], costs: Costs) -> None:
     for run in runs:
-        if isinstance(run, Failed) and run.reason == "oom":
-            raise MemoryError(run.detail)  # says nothing of the schedule: to be tried again
+        if isinstance(run, Failed) and run.reason == "oom":  # no accuracy: a lack of memory is no score
+            return _fail(study, job, "oom", run.detail, costs)
     job.set_user_attr("runs", [record(run) for run in runs])
     # A run that diverged classified nothing; leaving it out would flatter schedules that diverge.
     study.tell(job, float(np.mean([run.accuracy if isinstance(run, Scored) else 0.0 for run in runs])))

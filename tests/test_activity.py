@@ -9,7 +9,7 @@ from search.data import ImageData
 from search.dataconfig import DataConfig
 from search.evaluate import Fidelity, Scored
 from search.networkconfig import NetworkConfig
-from search.networks import PlainNetwork
+from search.networks.plain import PlainNetwork
 from search.schedule import FilterSchedule
 from search.splits import Splits
 from search.training import TrainingEvaluator
@@ -51,7 +51,7 @@ def test_a_copied_filter_adds_nothing():
 
 
 def test_covariances_are_those_of_each_stage_over_images_and_positions():
-    network = PlainNetwork(SCHEDULE, 2, 4, 1)
+    network = PlainNetwork(SCHEDULE.filters, 2, 4, (1, 1))
     images = torch.randn(300, 2, 6, 6, generator=torch.Generator().manual_seed(0))  # more than a batch
     found = activity.stage_covariances(network, images)
     network.eval()
@@ -75,7 +75,7 @@ def test_a_run_is_measured_with_its_own_weights_and_images():
     state = torch.get_rng_state()
     numbers = activity.of_run(NetworkConfig(), SCHEDULE, run, data, split)
     assert torch.equal(torch.get_rng_state(), state)
-    network = PlainNetwork(SCHEDULE, 1, 3, 1).eval()
+    network = PlainNetwork(SCHEDULE.filters, 1, 3, (1, 1)).eval()
     network.load_state_dict(run.weights)
     training = data.images[split.training]
     images = torch.from_numpy((data.images[split.validation] - training.mean()) / training.std()).float()

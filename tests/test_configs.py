@@ -5,15 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from search import configfile
 from search.combinations import SIDE
+from search.data import ImageData
+from search.evaluate import Fidelity, Scored
 from search.networkconfig import NetworkConfig
 from search.plan import make_plan
 from search.pricing import price
 from search.schedule import FilterSchedule
 from search.sources import load
 from search.splits import Splits
+from search.training import TrainingEvaluator
 
 FOLDER = Path(__file__).parents[1] / "configs"
 FEATURES = range(2, 7)
@@ -24,16 +28,35 @@ def read(name):
     return configfile.read(FOLDER / f"{name}.yaml")
 
 
+STAND_INS = {
+    "fashion-mnist": ((1, 14, 14), 10),
+    "fashion-mnist-residual": ((1, 14, 14), 10),
+    "cifar10": ((3, 32, 32), 10),
+    "cifar100": ((3, 32, 32), 100),
+    "imagefolder": ((3, 96, 96), 5),
+}
+"""Shape and classes of the data that are not part of the repository; noise of that shape stands in for them."""
+
+
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_shipped_study_is_named_for_its_file_and_can_be_planned(path):
+def test_a_shipped_study_can_be_planned_and_trains(path, monkeypatch):
     config = configfile.read(path)
     assert config.name == path.stem
     if config.table and config.table.path and not Path(config.table.path).exists():
         pytest.skip(f"{config.table.path} is not part of the repository")
+    if path.stem in STAND_INS:
+        shape, classes = STAND_INS[path.stem]
+        images = np.random.default_rng(0).integers(0, 256, (4 * classes, *shape), np.uint8)
+        noise = ImageData(images, np.arange(4 * classes) % classes, classes, "noise")
+        monkeypatch.setattr("search.plan.load", lambda _: noise)
     plan = make_plan(config)
     assert plan.exhaustive or len(plan.anchors) < config.search.trials  # rules leave trials to the sampler
     if config.table is None:
-        Splits(plan.data, config.data)
+        evaluate = TrainingEvaluator(
+            config.network, config.training, plan.data, Splits(plan.data, config.data), torch.device("cpu")
+        )
+        (run,) = evaluate(plan.space.smallest, [1], Fidelity(1, 0.1), "validation")
+        assert isinstance(run, Scored)
 
 
 @pytest.mark.parametrize("features", FEATURES)

@@ -2,8 +2,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from search.data import ImageData
 from search.dataconfig import DataConfig
@@ -31,65 +29,6 @@ def test_digits_are_complete_and_keep_their_whole_pixels(digits):
     assert digits.images.dtype == np.uint8
     assert (digits.images.min(), digits.images.max()) == (0, 16)
     assert sorted(set(digits.labels)) == list(range(10))
-
-
-def test_splits_of_the_digits_have_the_sizes_asked_for(digits):
-    splits = Splits(digits, CONFIG)
-    drawn = splits.train_validation(0)
-    assert (len(splits.test), len(drawn.validation), len(drawn.training)) == (539, 359, 899)
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    counts=st.lists(st.integers(8, 40), min_size=1, max_size=6),
-    test=st.floats(0.15, 0.4),
-    validation=st.floats(0.15, 0.4),
-    split_seed=st.integers(0, 2**40),
-    seed=st.integers(0, 2**62),
-)
-def test_splits_share_out_all_images_by_class(counts, test, validation, split_seed, seed):
-    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
-    config = DataConfig(test_fraction=test, validation_fraction=validation, split_seed=split_seed)
-    splits = Splits(labels, config)
-    drawn = splits.train_validation(seed)
-    together = np.concatenate([splits.test, drawn.validation, drawn.training])
-    assert sorted(together) == list(range(len(labels)))
-    for indices, fraction in ((splits.test, test), (drawn.validation, validation)):
-        assert len(indices) == round(sum(count * fraction for count in counts))
-        assert (np.abs(np.bincount(labels[indices], minlength=len(counts)) - np.array(counts) * fraction) < 1).all()
-
-
-def test_only_training_and_validation_are_redrawn_by_seed(digits):
-    splits = Splits(digits, CONFIG)
-    assert np.array_equal(splits.test, Splits(digits, CONFIG).test)
-    first, again, other = (splits.train_validation(seed) for seed in (1, 1, 2))
-    assert np.array_equal(first.validation, again.validation)
-    assert not np.array_equal(first.validation, other.validation)
-    assert len(first.validation) == len(other.validation)
-
-
-def test_validation_stays_when_not_redrawn(digits):
-    splits = Splits(digits, DataConfig(redraw_validation=False))
-    assert np.array_equal(splits.train_validation(1).validation, splits.train_validation(2).validation)
-
-
-def test_split_seed_draws_another_test_split(digits):
-    other = DataConfig(split_seed=1)
-    assert not np.array_equal(Splits(digits, CONFIG).test, Splits(digits, other).test)
-
-
-def test_global_seed_does_not_matter(digits):
-    np.random.seed(1)  # noqa: NPY002 # the legacy seed is what must not matter
-    first = Splits(digits, CONFIG).train_validation(3)
-    np.random.seed(2)  # noqa: NPY002
-    second = Splits(digits, CONFIG).train_validation(3)
-    assert np.array_equal(first.training, second.training)
-
-
-def test_a_class_too_small_for_every_split_is_refused():
-    labels = np.array([0] * 20 + [1] * 2)
-    with pytest.raises(DataError, match=r"class 1 has 2 images, which leaves none for the \w+ split; .* add images"):
-        Splits(labels, CONFIG)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])

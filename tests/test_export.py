@@ -57,9 +57,18 @@ def _diverging(schedule, seeds, fidelity, score_on, on_epoch=None, keep_weights=
     return [Failed(seed, "diverged", "training loss not finite in epoch 2", 0.1) for seed in seeds]
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["plain", "vgg"])
+NETWORKS = {
+    "plain": {},
+    "vgg": {"blocks_per_stage": 2},
+    "residual": {"family": "residual"},
+    "inverted": {"family": "inverted", "expansion": 2.5, "squeeze_excite": True},
+    "regnet": {"family": "regnet", "group_width": 1},
+}
+
+
+@pytest.fixture(scope="module", params=NETWORKS.values(), ids=NETWORKS)
 def exported(request, tmp_path_factory):
-    plan = make_plan(network={"blocks_per_stage": request.param})
+    plan = make_plan(network=request.param)
     evaluate = _Keeping(plan)
     folder = tmp_path_factory.mktemp("study")
     return plan, evaluate, export_best(plan, make_findings(plan), folder, evaluate)

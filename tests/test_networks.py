@@ -3,11 +3,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torchvision import models
 
 from search.errors import ConfigError
 from search.networkconfig import NetworkConfig
-from search.networks import PlainNetwork, build, check_stages
+from search.networks import build, check_multiple, check_stages
+from search.networks.plain import PlainNetwork
 from search.schedule import FilterSchedule
+
+
+def shapes(network):
+    return [tuple(tensor.shape) for tensor in network.state_dict().values()]
 
 
 @settings(max_examples=25, deadline=None)
@@ -27,7 +33,7 @@ def test_every_filter_count_becomes_that_many_convolution_outputs(filters, block
 
 
 def test_pooling_lies_between_stages_only():
-    network = PlainNetwork(FilterSchedule((2, 3, 4)), 1, 10, 2)
+    network = PlainNetwork((2, 3, 4), 1, 10, (2, 2, 2))
     assert [name for name, _ in network.named_children()] == [
         "stage1", "pool1", "stage2", "pool2", "stage3", "average", "flatten", "head",
     ]  # fmt: skip
@@ -35,15 +41,168 @@ def test_pooling_lies_between_stages_only():
     assert network.head.bias is not None
 
 
+FAMILIES = {
+    "plain": {"family": "plain", "blocks_per_stage": 2},
+    "residual": {"family": "residual", "blocks_per_stage": 2},
+    "bottleneck": {"family": "bottleneck"},
+    "regnet": {"family": "regnet", "blocks_per_stage": 2, "squeeze_excite": True},
+    "inverted": {"family": "inverted", "head_filters": 20, "squeeze_excite": True, "kernel_size": 5},
+}
+
+
+def stage_sizes(network, schedule, side):
+    """Height of what each stage puts out."""
+    built = build(NetworkConfig(**network), schedule, 1, 10).eval()
+    sizes = []
+    for name, child in built.named_children():
+        if name.startswith("stage"):
+            child.register_forward_hook(lambda _layer, _inputs, output: sizes.append(output.shape[-1]))
+    built(torch.zeros(1, 1, side, side))
+    return sizes
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stages_have_their_filters_and_a_small_stem_leaves_the_first_at_full_resolution(family):
+    network = build(NetworkConfig(**FAMILIES[family]), FilterSchedule((8, 24, 16)), 3, 10)
+    widths = []
+    for name, child in network.named_children():
+        if name.startswith("stage"):
+            child.register_forward_hook(lambda _layer, _inputs, output: widths.append(output.shape[1]))
+    network.eval()(torch.zeros(1, 3, 16, 16))
+    assert widths == [8, 24, 16]
+    assert stage_sizes(FAMILIES[family], FilterSchedule((8, 24, 16)), 16) == [16, 8, 4]
+
+
+@pytest.mark.parametrize(
+    ("family", "share"), [("plain", 4), ("residual", 4), ("bottleneck", 4), ("regnet", 4), ("inverted", 2)]
+)
+def test_a_large_stem_leaves_a_share_of_the_resolution(family, share):
+    network = FAMILIES[family] | {"stem": "large"}
+    sizes = stage_sizes(network, FilterSchedule((8, 8)), 64)
+    assert sizes == [64 // share, 64 // share // 2]
+
+
+MEMBERS = {
+    "resnet18": ({"family": "residual", "blocks_per_stage": 2}, (64, 128, 256, 512)),
+    "resnet34": (
+        {"family": "residual", "blocks_per_stage": (3, 4, 6, 3), "stem_filters": 64},
+        (64, 128, 256, 512),
+    ),
+    "resnet50": ({"family": "bottleneck", "blocks_per_stage": (3, 4, 6, 3)}, (256, 512, 1024, 2048)),
+    "mobilenet_v2": (
+        {
+            "family": "inverted",
+            "blocks_per_stage": (1, 2, 3, 4, 3, 3, 1),
+            "strides": (1, 2, 2, 2, 1, 2, 1),
+            "expansion": (1, 6, 6, 6, 6, 6, 6),
+            "stem_filters": 32,
+            "head_filters": 1280,
+        },
+        (16, 24, 32, 64, 96, 160, 320),
+    ),
+    "regnet_x_400mf": (
+        {"family": "regnet", "blocks_per_stage": (1, 2, 7, 12), "group_width": 16},
+        (32, 64, 160, 400),
+    ),
+    "regnet_y_400mf": (
+        {
+            "family": "regnet",
+            "blocks_per_stage": (1, 3, 6, 6),
+            "group_width": 8,
+            "stem_filters": 32,
+            "squeeze_excite": True,
+        },
+        (48, 104, 208, 440),
+    ),
+}
+"""Settings and filters that make torchvision's models of these names."""
+
+
+def member(name):
+    """A standard member of ours beside torchvision's."""
+    network, filters = MEMBERS[name]
+    ours = build(NetworkConfig(**network, stem="large"), FilterSchedule(filters), 3, 1000)
+    return ours, models.get_model(name)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_standard_members_are_torchvisions_with_other_names(name):
+    ours, theirs = member(name)
+    assert shapes(ours) == shapes(theirs)
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours.eval()(images), theirs.eval()(images), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "regnet_y_400mf"])
+def test_initial_weights_are_drawn_as_torchvisions(name):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        ours, theirs = (network.state_dict() for network in member(name))
+    for (key, mine), other in zip(ours.items(), theirs.values(), strict=True):
+        deviation = float(other.double().std(correction=0))
+        near = 6 * deviation / mine.numel() ** 0.5
+        assert float(mine.double().mean()) == pytest.approx(float(other.double().mean()), abs=near), key
+        if mine.numel() > 1000:
+            assert float(mine.double().std(correction=0)) == pytest.approx(deviation, rel=0.15), key
+
+
+def test_weights_on_the_meta_device_draw_nothing():
+    before = torch.get_rng_state()
+    with torch.device("meta"):
+        for network in FAMILIES.values():
+            build(NetworkConfig(**network), FilterSchedule((8, 16)), 1, 10)
+    assert torch.equal(before, torch.get_rng_state())
+
+
 @pytest.mark.parametrize("stages", [1, 4])
 def test_images_of_8x8_allow_four_stages(stages):
-    check_stages(stages, (1, 8, 8))
-    schedule = FilterSchedule((2,) * stages)
-    PlainNetwork(schedule, 1, 10, 1).eval()(torch.zeros(1, 1, 8, 8))
+    check_stages(NetworkConfig(), stages, (1, 8, 8))
+    build(NetworkConfig(), FilterSchedule((2,) * stages), 1, 10).eval()(torch.zeros(1, 1, 8, 8))
 
 
-def test_more_stages_than_the_images_allow_are_refused():
-    with pytest.raises(ConfigError, match=r"5 stages on images of 8x9: .* at most 4 .* remove 1 from filters.stages"):
-        check_stages(5, (1, 8, 9))
+@pytest.mark.parametrize(
+    ("network", "stages", "shape", "said"),
+    [
+        ({}, 5, (1, 8, 9), r"5 stages on images of 8x9: .* at most 4 .* remove 1 from filters.stages"),
+        ({"stem": "large"}, 3, (3, 9, 8), r"after a large stem, which leaves a quarter, so at most 2 are possible"),
+    ],
+)
+def test_more_stages_than_the_images_allow_are_refused(network, stages, shape, said):
+    with pytest.raises(ConfigError, match=said):
+        check_stages(NetworkConfig(**network), stages, shape)
+    built = build(NetworkConfig(**network), FilterSchedule((2,) * stages), shape[0], 10)
     with pytest.raises(RuntimeError, match="too small"):  # what the check stands in for
-        PlainNetwork(FilterSchedule((2,) * 5), 1, 10, 1).eval()(torch.zeros(1, 1, 8, 9))
+        built.eval()(torch.zeros(1, *shape))
+    check_stages(NetworkConfig(**network), stages - 1, shape)
+
+
+@pytest.mark.parametrize("family", ["residual", "bottleneck", "inverted"])
+def test_strides_leave_a_pixel_however_many_stages(family):
+    check_stages(NetworkConfig(family=family), 5, (1, 5, 5))
+    assert stage_sizes({"family": family}, FilterSchedule((4,) * 5), 5) == [5, 3, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"blocks_per_stage": (1, 2)}, "network.blocks_per_stage is a list of 2 for 3 stages; .* or one number"),
+        ({"family": "residual", "strides": (1, 2, 2, 2)}, "network.strides is a list of 4 for 3 stages; .* or null"),
+        ({"family": "inverted", "expansion": (1.0,)}, "network.expansion is a list of 1 for 3 stages; give one .*"),
+    ],
+)  # fmt: skip
+def test_settings_of_each_stage_must_be_as_many_as_the_stages(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        check_stages(NetworkConfig(**settings), 3, (1, 32, 32))
+    with pytest.raises(ConfigError, match=said):
+        build(NetworkConfig(**settings), FilterSchedule((8, 8, 8)), 1, 10)
+
+
+def test_filters_that_no_block_could_have_are_refused_once_for_all():
+    with pytest.raises(ConfigError, match=r"filters.multiple 6: family bottleneck needs filters in multiples of 4"):
+        check_multiple(NetworkConfig(family="bottleneck"), 6)
+    with pytest.raises(ConfigError, match=r"set filters.multiple to 12"):
+        check_multiple(NetworkConfig(family="bottleneck"), 6)
+    check_multiple(NetworkConfig(family="bottleneck"), 12)
+    with pytest.raises(ConfigError, match=r"schedule 4-6: filters of family bottleneck come in multiples of 4"):
+        build(NetworkConfig(family="bottleneck"), FilterSchedule((4, 6)), 1, 10)

@@ -5,7 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from search.networks import PlainNetwork
+from search import networks
+from search import replicas as module
+from search.networkconfig import NetworkConfig
+from search.networks.plain import PlainNetwork
 from search.replicas import FusedReplicas, SeparateReplicas, fuse
 from search.schedule import FilterSchedule
 
@@ -22,7 +25,7 @@ def _one_thread():
 
 
 def plain():
-    return PlainNetwork(FilterSchedule((3, 4)), 2, 5, 2)
+    return PlainNetwork((3, 4), 2, 5, (2, 2))
 
 
 class Residual(nn.Module):
@@ -45,19 +48,19 @@ def assorted():
             identity=nn.Identity(),
             flatten=nn.Flatten(),
             hidden=nn.Linear(8, 6, bias=False),
-            relu=nn.ReLU(),
+            relu=nn.Hardswish(),
             head=nn.Linear(6, 5),
         )
     )
 
 
 def make(build, count=COUNT):
-    networks = []
+    built = []
     with torch.random.fork_rng():
         for seed in range(count):
             torch.manual_seed(seed)
-            networks.append(build().double())  # in double precision rounding cannot hide a difference
-    return networks
+            built.append(build().double())  # in double precision rounding cannot hide a difference
+    return built
 
 
 def batches(steps=4, count=COUNT):
@@ -96,6 +99,35 @@ def largest_difference(build, replicas):
     return worst
 
 
+FAMILIES = {
+    "large stem": {"stem": "large"},
+    "residual": {"family": "residual", "blocks_per_stage": 2},
+    "bottleneck": {"family": "bottleneck"},
+    "regnet": {"family": "regnet", "group_width": 4, "squeeze_excite": True},
+    "inverted": {"family": "inverted", "expansion": 2, "head_filters": 6, "squeeze_excite": True},
+}
+
+
+@pytest.mark.parametrize("network", FAMILIES.values(), ids=FAMILIES)
+def test_every_family_trains_fused_as_alone(network):
+    def of_family():
+        return networks.build(NetworkConfig(**network), FilterSchedule((4, 8)), 2, 5)
+
+    replicas = fuse(make(of_family))
+    assert isinstance(replicas, FusedReplicas)
+    # one step: AdamW divides by gradients, and where those are zero but for rounding, by that
+    (images, labels) = batches(1)[0]
+    functional.cross_entropy(replicas(images).flatten(0, 1), labels.flatten(), reduction="sum").backward()
+    gradients = [weight.grad.chunk(COUNT) for weight in replicas.parameters()]
+    for k, alone in enumerate(make(of_family)):
+        functional.cross_entropy(alone(images[:, k]), labels[:, k], reduction="sum").backward()
+        for together, weight in zip(gradients, alone.parameters(), strict=True):
+            torch.testing.assert_close(together[k], weight.grad, rtol=1e-8, atol=1e-10)
+        for name, tensor in replicas.state_dict_of(k).items():
+            torch.testing.assert_close(tensor, alone.state_dict()[name], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(replicas.eval()(images)[:, k], alone.eval()(images[:, k]), rtol=1e-9, atol=1e-10)
+
+
 @pytest.mark.parametrize("build", [plain, assorted])
 def test_fused_replicas_train_as_they_do_alone(build):
     replicas = fuse(make(build))
@@ -108,7 +140,7 @@ def test_separate_replicas_train_as_they_do_alone():
 
 
 class Mixing(nn.Module):
-    """What must not be fused: its own forward pass reorders channels, across replicas once fused."""
+    """Its own forward pass reorders channels, across replicas if it were fused."""
 
     def __init__(self):
         super().__init__()
@@ -118,7 +150,9 @@ class Mixing(nn.Module):
         return self.inner(images.flip(1))
 
 
-def test_the_comparison_notices_replicas_that_interact():
+def test_the_comparison_notices_replicas_that_interact(monkeypatch):
+    assert fuse(make(Mixing)) is None
+    monkeypatch.setattr(module, "keeps_channels_apart", lambda network: True)
     replicas = fuse(make(Mixing))
     assert largest_difference(Mixing, replicas) > 1e-3
 
@@ -131,32 +165,46 @@ def test_one_replica_is_the_network_itself():
 
 
 def test_fusing_leaves_the_networks_and_the_global_generator_alone():
-    networks = make(plain)
-    before = [{name: tensor.clone() for name, tensor in network.state_dict().items()} for network in networks]
+    alone = make(plain)
+    before = [{name: tensor.clone() for name, tensor in network.state_dict().items()} for network in alone]
     generator = torch.get_rng_state()
-    train(fuse(networks), batches())
+    train(fuse(alone), batches())
     assert torch.equal(torch.get_rng_state(), generator)
-    for network, state in zip(networks, before, strict=True):
+    for network, state in zip(alone, before, strict=True):
         assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+
+
+def headed(*layers):
+    return nn.Sequential(nn.Conv2d(2, 4, 1), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
 
 
 @pytest.mark.parametrize("unknown", [nn.LayerNorm(6), nn.Softmax(1), nn.Dropout(0.5)])
 def test_layers_of_no_known_type_are_not_fused(unknown):
-    assert fuse([nn.Sequential(nn.Conv2d(2, 4, 1), unknown) for _ in range(2)]) is None
+    assert fuse([headed(nn.Identity()) for _ in range(2)]) is not None
+    assert fuse([headed(unknown) for _ in range(2)]) is None
 
 
 def test_weights_outside_layers_are_not_fused():
     class Scaled(nn.Sequential):
         def __init__(self):
-            super().__init__(nn.Conv2d(2, 4, 1))
+            super().__init__(*headed())
             self.scale = nn.Parameter(torch.ones(4, 1, 1))
 
     assert fuse([Scaled(), Scaled()]) is None
 
 
+def test_layers_that_share_weights_are_not_fused():
+    class Tied(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1), nn.Flatten(), nn.Linear(72, 5))
+            self[1].weight = self[0].weight
+
+    assert fuse(make(Tied)) is None
+
+
 def test_networks_of_different_schedules_are_refused():
     with pytest.raises(ValueError, match="2 networks of different architecture"):
-        fuse([PlainNetwork(FilterSchedule((3,)), 1, 10, 1), PlainNetwork(FilterSchedule((4,)), 1, 10, 1)])
+        fuse([PlainNetwork((3,), 1, 10, (1,)), PlainNetwork((4,), 1, 10, (1,))])
 
 
 def test_a_replicas_weights_are_its_own_copy_in_plain_layout():

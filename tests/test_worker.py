@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from optuna.trial import TrialState
@@ -6,7 +8,9 @@ from planted import Failing, Planted, peaked
 from search import study
 from search.cases import correctness, scores
 from search.config import StudyConfig
-from search.plan import make_plan
+from search.confirm import choose_cases
+from search.memorylimit import memory_limit
+from search.plan import StudyPlan, make_plan
 from search.progress import progress
 from search.records import trial_rows
 from search.schedule import FilterSchedule
@@ -84,14 +88,72 @@ def test_a_failed_run_is_a_finished_trial_with_its_reason(tmp_path, reason):
     assert progress(storage).finished == 3
 
 
-def test_a_lack_of_memory_in_confirmation_is_no_score_and_is_tried_again(tmp_path):
+@dataclass
+class Narrow:
+    """A device on which nothing of more than so much predicted memory fits."""
+
+    planted: Planted
+    plan: StudyPlan
+    fits: int
+
+    def __call__(self, schedule, seeds, *rest, **more):
+        if self.plan.cost_model.costs(schedule).memory > self.fits:
+            self.planted.asked.append((schedule, tuple(seeds), "none"))
+            return Failing("oom")(schedule, seeds, *rest, **more)
+        return self.planted(schedule, seeds, *rest, **more)
+
+
+@pytest.mark.parametrize("sampler", ["qmc", "tpe"])
+def test_nothing_as_large_as_what_did_not_fit_is_tried_again(tmp_path, sampler):
+    plan, storage = prepare(tmp_path, budgets=["params <= 20000"], search={"sampler": sampler, "trials": 40})
+    device = Narrow(Planted(peaked(2, 0.02)), plan, 2**20)
+    trials = carry_out_all(plan, device, storage)
+    assert progress(storage).finished == 40
+    limit = None
+    for schedule, _, split in device.planted.asked:
+        memory = plan.cost_model.costs(schedule).memory
+        assert limit is None or memory < limit, "tried at a size that did not fit before"
+        limit = memory if split == "none" else limit
+    assert limit is not None
+    failed = [trial for trial in trials if trial.state is TrialState.FAIL]
+    assert {trial.user_attrs["reason"] for trial in failed} == {"oom"}
+    assert min(trial.user_attrs["did_not_fit"] for trial in failed) == limit
+    assert all(trial.user_attrs["did_not_fit"] == study.costs_of(trial).memory for trial in failed)
+    untrained = [trial for trial in failed if "was not trained" in trial.user_attrs["detail"]]
+    assert {trial.user_attrs["origin"] for trial in untrained}.isdisjoint({sampler}), "proposed what cannot fit"
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    assert len(complete) > 20
+    cases = choose_cases(plan, None, memory_limit(*storage.studies))
+    challengers = [plan.cost_model.costs(each.schedule).memory for case in cases for each in case.challengers]
+    assert challengers
+    assert max(challengers) < limit
+
+
+def test_a_rule_as_large_as_what_did_not_fit_is_not_trained(tmp_path):
+    plan, storage = prepare(tmp_path, budgets=["params <= 1500", "params <= 20000"], search={"trials": 12})
+    device = Narrow(Planted(peaked(2, 0.02)), plan, 1)
+    trials = carry_out_all(plan, device, storage)
+    asked = [plan.cost_model.costs(schedule).memory for schedule, _, _ in device.planted.asked]
+    assert asked == sorted(set(asked), reverse=True)
+    assert {trial.user_attrs["reason"] for trial in trials} == {"oom"}
+    untrained = [trial for trial in trials if "was not trained: it needs" in trial.user_attrs["detail"]]
+    assert len(untrained) == 12 - len(asked) > 0
+    assert progress(storage).finished == 12
+
+
+def test_a_lack_of_memory_in_confirmation_is_no_score_and_is_not_tried_again(tmp_path):
     plan, storage = prepare(tmp_path, search={"trials": 1})
     carry_out_next(plan, Planted(peaked(2, 0.02)), storage)
-    study.enqueue_confirmation(storage, FilterSchedule((8, 8, 8)), 0, 2)
+    schedule = FilterSchedule((8, 8, 8))
+    study.enqueue_confirmation(storage, schedule, 0, 2)
     carry_out_next(plan, Failing("oom"), storage)
-    assert storage.trials("confirm")[0].state is TrialState.WAITING
-    carry_out_next(plan, Planted(peaked(2, 0.02)), storage)
-    assert len(scores(storage)[FilterSchedule((8, 8, 8))]) == 2
+    (job,) = storage.trials("confirm")
+    assert (job.state, job.user_attrs["reason"]) == (TrialState.FAIL, "oom")
+    assert memory_limit(*storage.studies) == plan.cost_model.costs(schedule).memory
+    study.enqueue_given_up(storage)
+    assert len(storage.trials("confirm")) == 1
+    assert schedule not in scores(storage)
+    assert progress(storage).out_of_memory == 1
 
 
 def test_a_run_that_diverged_in_confirmation_classified_nothing(tmp_path):
