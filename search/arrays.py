@@ -28,7 +28,8 @@ def read_npz(path: Path, resolution: int | None) -> ImageData:
         DataError: The file cannot be read, holds Python objects, or its arrays do not fit together.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened:  # by ourselves: numpy leaves it open when it is damaged
+            file = np.load(opened, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 msg = f"{path} holds one array, not several under their names; write it with numpy.savez_compressed"
                 raise DataError(msg)
@@ -70,6 +71,7 @@ def call_factory(text: str, resolution: int | None) -> ImageData:
         msg = f"data.factory {text} returned a {type(arrays).__name__}; return a dict with x_train and y_train"
         raise DataError(msg)
     others = [str(key) for key in arrays if key not in _KEYS]
+    arrays = {key: arrays[key] for key in _KEYS if key in arrays}
     return from_mapping(arrays, text.partition(":")[0].rpartition(".")[2], text, resolution, others)
 
 
@@ -167,7 +169,7 @@ def as_images(array: ArrayLike, where: str) -> Pixels:
     Raises:
         DataError: Another shape, numbers that are none, or whole ones beyond 0 to 255.
     """
-    images = np.asarray(array)
+    images = _as_array(array, where)
     if images.ndim == 3:
         images = images[:, None]
     if images.ndim != 4 or not images.size:
@@ -183,6 +185,14 @@ def as_images(array: ArrayLike, where: str) -> Pixels:
         )
         raise DataError(msg)
     return np.require(_narrowed(images, where), requirements="C")
+
+
+def _as_array(values: ArrayLike, where: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:  # the last of a tensor on a GPU
+        msg = f"{where} is no array ({error}); give one, such as numpy.stack makes of several"
+        raise DataError(msg) from None
 
 
 def _narrowed(images: NDArray[Any], where: str) -> Pixels:
@@ -218,7 +228,7 @@ def as_labels(labels: ArrayLike, count: int, where: str) -> NDArray[np.int64]:
     Raises:
         DataError: Another shape, or no whole numbers.
     """
-    array = np.asarray(labels)
+    array = _as_array(labels, where)
     if array.shape not in ((count,), (count, 1)):
         msg = f"{where} has shape {array.shape} for {count} images; give one label each, {(count,)}"
         raise DataError(msg)
@@ -234,7 +244,7 @@ def _names(classes: ArrayLike, where: str) -> tuple[str, ...]:
     Raises:
         DataError: They are none.
     """
-    array = np.asarray(classes)
+    array = _as_array(classes, f"{where}: classes")
     if array.size and (array.ndim != 1 or array.dtype.kind not in "US"):
         msg = f"{where}: classes has shape {array.shape} and type {array.dtype}; give a list of names, one a class"
         raise DataError(msg)

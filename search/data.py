@@ -83,7 +83,7 @@ class ImageData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of images, labels, strata, own splits, groups, shapes and types; equal for equal data on any machine."""
+        """SHA-256 of all that decides a study: equal for equal images, labels, strata, own splits and groups."""
         digest = hashlib.sha256(f"{self.images.shape} {self.images.dtype} {self.classes}".encode())
         digest.update(np.ascontiguousarray(self.images).data)  # little-endian, as every machine torch runs on
         digest.update(np.ascontiguousarray(self.labels.astype("<i8")).data)

@@ -18,13 +18,13 @@ from rich.table import Table
 from search.cases import Standing
 from search.config import ConfirmConfig
 from search.cost import Budget, amount
+from search.datawording import classes_text, images_text, splits_text
 from search.evaluate import OnEpoch
 from search.folder import resume_command
 from search.probewording import terminal_lines
 from search.progress import Best, Progress
 from search.rules import Rule
 from search.settingwording import table_text
-from search.splits import Splits
 from search.trainingconfig import ScoreName
 from search.wording import (
     counted,
@@ -157,7 +157,7 @@ def show_plan(plan: StudyPlan, forecast: Forecast, workers: int) -> None:
     """What `check` found: data, space, rules at every budget, trials, time, and what cannot be resolved."""
     config, space = plan.config, plan.space
     if config.table is None:
-        _print_labelled("data", _data_text(plan))
+        _print_data(plan)
     else:
         _print_labelled("table", table_text(config.table))
     _print_labelled("space", f"{space.size:,} schedules of {space.stages} stages")
@@ -193,6 +193,15 @@ def show_plan(plan: StudyPlan, forecast: Forecast, workers: int) -> None:
         _print_labelled("warning", warning, err, "yellow")
 
 
+def _print_data(plan: StudyPlan) -> None:
+    data = plan.data
+    _print_labelled("data", images_text(data))
+    _print_labelled("classes", classes_text(data))
+    _print_labelled("splits", splits_text(data, plan.config.data))
+    for note in data.notes:
+        _print_labelled("note", note, style="yellow")
+
+
 def _print_labelled(label: str, text: str, console: Console = out, style: str = "bold") -> None:
     """A line with its label in front; what runs on is set below the text."""
     grid = Table.grid()
@@ -200,17 +209,6 @@ def _print_labelled(label: str, text: str, console: Console = out, style: str = 
     grid.add_column()
     grid.add_row(label, escape(text))
     console.print(grid)
-
-
-def _data_text(plan: StudyPlan) -> str:
-    config, data = plan.config, plan.data
-    splits = Splits(data, config.data)
-    drawn = splits.train_validation(0)
-    channels, height, width = data.image_shape
-    return (
-        f"{data.name}: {len(data.labels):,} images {height}x{width}x{channels}, {data.classes} classes; "
-        f"{len(drawn.training):,} train, {len(drawn.validation):,} validate, {len(splits.test):,} test"
-    )
 
 
 def warnings(plan: StudyPlan, forecast: Forecast) -> Iterator[str]:

@@ -34,8 +34,10 @@ def with_groups(data: ImageData, path: Path, names: Sequence[str]) -> ImageData:
     _, groups = np.unique([of_image[name] for name in names], return_inverse=True)
     known = set(names)
     unknown = [name for name in of_image if name not in known]
-    notes = [f"{such_as(len(unknown), 'image', unknown)} named in {path} and not among the images: ignored"]
-    return replace(data, groups=groups.astype(np.int64), notes=(*data.notes, *(notes if unknown else ())))
+    notes = data.notes
+    if unknown:
+        notes += (f"{such_as(len(unknown), 'image', unknown)} named in {path} and not among the images: ignored",)
+    return replace(data, groups=groups.astype(np.int64), notes=notes)
 
 
 def _read(path: Path) -> Mapping[str, str]:

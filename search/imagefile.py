@@ -33,8 +33,8 @@ _FORMATS_OF_EXTENSIONS = {
 EXTENSIONS = frozenset(_FORMATS_OF_EXTENSIONS)
 """What names of image files end with, in small letters."""
 
-# No others: Pillow would hand an EPS file to Ghostscript. MPO is what some cameras write into their .jpg files.
-_FORMATS = (*sorted(set(_FORMATS_OF_EXTENSIONS.values())), "MPO")
+_FORMATS = sorted(set(_FORMATS_OF_EXTENSIONS.values()))
+"""No others: Pillow would hand an EPS file to Ghostscript."""
 _GREY_MODES, _COLOUR_MODES = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "RGBX")
 _ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)
@@ -70,7 +70,7 @@ def read_head(path: Path) -> Head:
         UnusableImageError: It is empty, no image, too large, or its pixels have no plain form of 8 bits.
     """
     with _opened(path) as image:
-        image_format = "JPEG" if image.format == "MPO" else str(image.format)
+        image_format = "JPEG" if image.format == "MPO" else str(image.format)  # which some cameras write
         misnamed = _FORMATS_OF_EXTENSIONS.get(path.suffix.lower()) != image_format
         return replace(head_of(image), format=image_format, misnamed=misnamed)
 

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search import drawing, figures, probefigures, probewording, ratiofigures, wording
 from search.cost import CostName, Costs, amount
+from search.datawording import classes_text, images_text, splits_text
 from search.figures import TrialPoint
 from search.findings import Confirmed, Finding, Findings, by_budget
 from search.folder import make, write_whole
@@ -29,7 +30,6 @@ from search.rules import Fit
 from search.schedule import FilterSchedule
 from search.settingwording import network_text, table_text
 from search.soundness import FidelityCheck
-from search.splits import Splits
 from search.study import Storage, accuracy_of, costs_of
 from search.verdict import Outcome
 
@@ -140,7 +140,7 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
         "fidelity": [_fidelity_row(check) for check in findings.fidelity_checks],
         "fidelity_warnings": list(filter(None, map(probewording.fidelity_warning, findings.fidelity_checks))),
         "memory": memory_table(findings.plan.cost_model, storage),
-        "splits": _splits(findings),
+        "data_text": None if findings.plan.config.table else _data_text(findings),
         "progress": progress(storage),
         "environment": _environment(folder),
         "network": network_text(findings.plan.config.network, findings.plan.space.stages),
@@ -375,13 +375,10 @@ def _fidelity_row(check: FidelityCheck) -> FidelityRow:
     )
 
 
-def _splits(findings: Findings) -> dict[str, int]:
-    """Images of each split; none of a table."""
-    if findings.plan.config.table is not None:
-        return {}
-    splits = Splits(findings.plan.data, findings.plan.config.data)
-    drawn = splits.train_validation(0)
-    return {"training": len(drawn.training), "validation": len(drawn.validation), "test": len(splits.test)}
+def _data_text(findings: Findings) -> str:
+    data = findings.plan.data
+    said = [images_text(data), f"classes: {classes_text(data)}", splits_text(data, findings.plan.config.data)]
+    return ". ".join([*said, *data.notes])
 
 
 def _environment(folder: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from search.cases import (
 )
 from search.config import StudyConfig
 from search.confirm import choose_cases, enqueue_next, fit_surrogate
+from search.data import ImageData
 from search.errors import ConfigError, InterruptedStudyError, NoTrialError
 from search.exact import exact_findings, exact_standings
 from search.export import export_best, is_exported
@@ -136,7 +137,8 @@ def run_study(
         storage = _open(plan, where)
         if not (where / "environment.json").exists():
             written = folder.environment(command, plan.config.seed, workers, _device_name(plan.config))
-            folder.write_json(where / "environment.json", written)
+            notes = plan.source.notes if isinstance(plan.source, ImageData) else ()
+            folder.write_json(where / "environment.json", written | {"data_notes": list(notes)})
         configfile.write(plan.config, where / "config.yaml")
         before = progress(storage)
         if not plan.exhaustive:
@@ -252,7 +254,10 @@ def check_same(plan: StudyPlan, storage: Storage, where: Path) -> None:
     attrs = storage.search.user_attrs
     configfile.refuse_another(attrs["config"], plan.config, where)
     if attrs["data"] != plan.source.fingerprint:
-        msg = f"the study in {where} was made on other data; give another folder with --out"
+        msg = (
+            f"{plan.source.name} is no longer what the study in {where} was made on: something in it has changed; put "
+            "it back as it was, or give another folder with --out"
+        )
         raise ConfigError(msg)
 
 

@@ -145,7 +145,7 @@ def _open(name: TorchvisionName, root: Path, asked: Asked, download: bool) -> An
     Raises:
         DataError: It cannot be opened; with what torchvision said.
     """
-    from torchvision import datasets  # type: ignore[import-untyped] # here: importing it takes seconds
+    from torchvision import datasets  # here: importing it takes seconds
 
     make = getattr(datasets, name)
     fetchable = name not in _NOT_FETCHED

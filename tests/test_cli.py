@@ -7,13 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from search import configfile, study
 from search.cases import store_cases
 from search.cli import main
 from search.config import StudyConfig
 from search.confirm import choose_cases
+from search.dataconfig import DataConfig
 from search.plan import make_plan
 
 DIGITS = Path(__file__).parent.parent / "configs" / "digits.yaml"
@@ -233,6 +236,51 @@ def test_check_says_what_a_study_would_do_and_writes_nothing(command, tmp_path):
     assert tree(tmp_path) == {}
 
 
+def photographs(folder, count=20):
+    """Two classes of tiny images."""
+    for number, name in enumerate(("cat", "dog")):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = np.random.default_rng(100 * number + index).integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+
+
+def test_check_shows_the_data_and_what_is_odd_about_them(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    photographs(tmp_path / "pets")
+    (tmp_path / "pets" / "cat" / "empty.jpg").touch()
+    (tmp_path / "study.yaml").write_text("name: pets\ndata: {source: folder, path: pets}")
+    code, out, err = command("check", "study.yaml")
+    assert (code, out) == (4, "")
+    assert "  cat/empty.jpg: empty (0 bytes)\n" in err
+    code, out, _ = command("check", "study.yaml", "--set", "data.on_bad=skip")
+    assert code == 0
+    for line in (
+        "data     pets: 40 images 8x8x3",
+        "classes  2 of 20 images each: cat, dog",
+        "splits   20 training, 8 validation (redrawn for every seed) and 12 test images (drawn once)",
+        "note     1 file (cat/empty.jpg: empty (0 bytes)) that cannot be used: left out",
+    ):
+        assert line in out
+
+
+def test_a_study_whose_data_have_changed_is_refused(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    photographs(tmp_path / "pets")
+    config = StudyConfig(name="pets", data=DataConfig(source="folder", path="pets"))
+    existing_study(tmp_path / "s", config)
+    assert command("report", "s")[0] == 0
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "pets" / "dog" / "7.png")
+    before = (tmp_path / "s" / "study.db").read_bytes()
+    for arguments in (("report", "s"), ("run", "s/config.yaml", "--out", "s", "--resume")):
+        code, out, err = command(*arguments)
+        assert (code, out) == (3, "")
+        assert "pets is no longer what the study in s was made on" in err
+        assert "put it back as it was, or give another folder with --out" in err
+    assert (tmp_path / "s" / "study.db").read_bytes() == before
+
+
 def test_check_says_budgets_exactly(command):
     _, out, _ = command("check", str(DIGITS), "--set", "budgets=[params <= 1500, memory <= 1100000]")
     assert "budgets  params <= 1500, memory <= 1.05 MiB (1,100,000 bytes)" in out
@@ -245,8 +293,8 @@ def test_lines_that_run_on_are_set_below_their_text(command, monkeypatch):
     code, out, _ = command("check", str(DIGITS))
     assert code == 0
     lines = out.splitlines()
-    place = next(number for number, line in enumerate(lines) if line.startswith("data "))
-    assert lines[place + 1].startswith(" " * 9 + "test")
+    place = next(number for number, line in enumerate(lines) if line.startswith("splits "))
+    assert lines[place + 1].startswith(" " * 9 + "images (drawn once)")
     assert max(map(len, lines)) <= 80
 
 

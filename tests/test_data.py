@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -58,7 +60,25 @@ def test_fingerprint_tells_data_apart():
         ImageData(data.images, data.labels[::-1].copy(), 3, "random"),
         ImageData(data.images.reshape(60, 3, 5, 4), data.labels, 3, "random"),
     ]
-    assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 4
+    own = np.arange(60, dtype=np.int8) % 3
+    groups = np.arange(60) // 2
+    others += [replace(data, own_split=own), replace(data, own_split=own[::-1]), replace(data, groups=groups)]
+    others += [replace(data, groups=groups // 2)]
+    assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 8
+    assert replace(data, name="other", class_names=("a", "b", "c"), notes=("one",)).fingerprint == data.fingerprint
+
+
+def test_fingerprints_stay_what_they_were(digits):
+    assert digits.fingerprint.startswith("42ddca0e20f54e1a")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("block", [1, 500])
+def test_normalisation_is_the_same_however_many_images_are_worked_on_at_a_time(monkeypatch, dtype, block):
+    data, again = random_data(dtype=dtype), random_data(dtype=dtype)
+    whole = data.normalisation(np.arange(60))
+    monkeypatch.setattr("search.data._BLOCK", block)
+    assert np.array_equal(whole, again.normalisation(np.arange(60)))
 
 
 @pytest.mark.parametrize(

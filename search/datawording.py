@@ -1,0 +1,44 @@
+"""What a study's images are, in plain words: their classes, and which of them train, validate and test."""
+
+import numpy as np
+
+from search.data import VALIDATION, ImageData
+from search.dataconfig import DataConfig
+from search.splits import Splits
+from search.wording import counted
+
+_MOST_CLASSES = 12
+
+
+def images_text(data: ImageData) -> str:
+    """The data set's name, how many images it has and their shape: `digits: 1,797 images 8x8x1`."""
+    channels, height, width = data.image_shape
+    return f"{data.name}: {len(data.labels):,} images {height}x{width}x{channels}"
+
+
+def classes_text(data: ImageData) -> str:
+    """How many classes there are, what they are called and how many images each has; of many, the first."""
+    counts = np.bincount(data.labels, minlength=data.classes)
+    names = data.class_names or tuple(map(str, range(data.classes)))
+    least, most = counts.min(), counts.max()
+    said = [name if least == most else f"{name} ({count:,})" for name, count in zip(names, counts, strict=True)]
+    more = [f"and {data.classes - _MOST_CLASSES} more"] if data.classes > _MOST_CLASSES else []
+    of = f"{data.classes} of {least:,} " + ("images each" if least == most else f"to {most:,} images")
+    return f"{of}: {', '.join([*said[:_MOST_CLASSES], *more])}"
+
+
+def splits_text(data: ImageData, config: DataConfig) -> str:
+    """How many images train, validate and test, and where these splits come from."""
+    splits = Splits(data, config)
+    drawn = splits.train_validation(0)
+    own_validation = data.own_split is not None and VALIDATION in data.own_split
+    if data.groups is not None or not config.redraw_validation:
+        whose = "the data's own" if own_validation and not config.redraw_validation else "drawn once"
+    else:
+        whose = "redrawn for every seed"
+    test = "the data's own" if splits.own_test else "drawn once"
+    groups = "" if data.groups is None else f"; {counted(len(np.unique(data.groups)), 'group')}, each in one of them"
+    return (
+        f"{len(drawn.training):,} training, {len(drawn.validation):,} validation ({whose}) and {len(splits.test):,} "
+        f"test images ({test}){groups}"
+    )
