@@ -276,8 +276,8 @@ def accuracy_interval(correct: NDArray[np.bool_], parts: Parts) -> Interval:
     One part has its Wilson interval (1927, doi:10.1080/01621459.1927.10502953), the mean of several that of Price and
     Bonett (2004, Computational Statistics & Data Analysis 45:449): normal, from each part's binomial variance, with 4
     images more spread over the parts, half of them right, so that parts without an error do not narrow it to nothing.
-    In 40,000 simulated splits each of 2 to 100 classes of 5 to 1,000 images it covered 94 to 99.9 %. It misleads where
-    images come in groups.
+    In 40,000 simulated splits each of up to 100 classes of 5 to 1,000 images it covered 94 to 99.9 %. It misleads
+    where images come in groups.
 
     Args:
         correct: Per image, whether it was classified correctly; shape `(n_images,)`.
