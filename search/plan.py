@@ -149,7 +149,13 @@ def make_plan(config: StudyConfig) -> StudyPlan:
 def _open_data(config: StudyConfig, space: Space) -> tuple[ImageData, CostModel]:
     data = load(config.data)
     return data, fit_cost_model(
-        config.network, data.image_shape, data.classes, config.training.batch_size, space.multiple, space.stages
+        config.network,
+        data.image_shape,
+        data.classes,
+        config.training.batch_size,
+        space.multiple,
+        space.stages,
+        space.size,
     )
 
 

@@ -13,7 +13,8 @@ from search import pricing
 from search.errors import ConfigError
 from search.networkconfig import NetworkConfig
 from search.networks import build
-from search.pricing import BuiltCostModel, FittedCostModel, fit_cost_model, price
+from search.polynomials import FittedCostModel
+from search.pricing import BuiltCostModel, fit_cost_model, price
 from search.schedule import FilterSchedule
 
 DIGITS = (1, 8, 8)
@@ -22,7 +23,7 @@ schedules = st.lists(st.integers(1, 20), min_size=1, max_size=4).map(lambda f: F
 
 @pytest.fixture(scope="module")
 def digits_model():
-    return fit_cost_model(NetworkConfig(), DIGITS, 10, 64, multiple=1, stages=3)
+    return fit_cost_model(NetworkConfig(), DIGITS, 10, 64, multiple=1, stages=3, size=9)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_memory_is_what_autograd_keeps_on_a_real_network(schedule, batch):
 @pytest.mark.parametrize("multiple", [1, 3, 8])
 def test_fitted_model_agrees_with_builds(multiple):
     network, shape, classes, batch = NetworkConfig(blocks_per_stage=2), (3, 10, 10), 7, 16
-    fitted = fit_cost_model(network, shape, classes, batch, multiple=multiple, stages=2)
+    fitted = fit_cost_model(network, shape, classes, batch, multiple=multiple, stages=2, size=9)
     assert isinstance(fitted, FittedCostModel)
     for filters in np.random.default_rng(1).integers(1, 200, (5, 2)):
         schedule = FilterSchedule(tuple(int(f) for f in filters))  # of no multiple: whole coefficients price any size
@@ -132,7 +133,7 @@ def test_a_family_without_whole_polynomials_is_built_and_remembered(monkeypatch,
         )
 
     monkeypatch.setattr(pricing, "build", odd_build)
-    model = fit_cost_model(NetworkConfig(), DIGITS, 9, 64, multiple=1, stages=1)
+    model = fit_cost_model(NetworkConfig(), DIGITS, 9, 64, multiple=1, stages=1, size=9)
     assert isinstance(model, BuiltCostModel)
     schedule = FilterSchedule((77,))
     expected = (2 + 9) * width(77) + 9
@@ -153,4 +154,4 @@ def test_largest_size_allowed_is_built_without_overflow():
 
 def test_stages_beyond_the_image_are_refused():
     with pytest.raises(ConfigError, match="5 stages on images of 8x8"):
-        fit_cost_model(NetworkConfig(), DIGITS, 10, 64, multiple=1, stages=5)
+        fit_cost_model(NetworkConfig(), DIGITS, 10, 64, multiple=1, stages=5, size=9)
