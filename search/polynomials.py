@@ -67,6 +67,7 @@ class _Piece:
         macs: Likewise.
         activations: Likewise.
         moments: Likewise; memory is the largest.
+        length: How many moments were measured, most of which can never be the largest.
     """
 
     stages: tuple[int, ...]
@@ -75,6 +76,11 @@ class _Piece:
     macs: QuadraticCost
     activations: QuadraticCost
     moments: tuple[QuadraticCost, ...]
+    length: int
+
+    def tells(self, schedule: FilterSchedule, measured: Measured) -> bool:
+        """Whether a schedule was measured to cost this, in a training step of as many operations."""
+        return self.length == len(measured.moments) and self.costs(schedule) == measured.costs
 
     def costs(self, schedule: FilterSchedule) -> Costs:
         free = [schedule.filters[stage] // self.unit for stage in self.stages]
@@ -102,10 +108,17 @@ class FittedCostModel:
 
     Equal filters may change a network: a shortcut is projected only between different ones. Then there is one set of
     polynomials for every pattern of equalities, fitted when a schedule first shows it.
+
+    Attributes:
+        measure: What a schedule costs.
+        multiple: What filters are multiples of.
+        avoided: Multiples that polynomials are not fitted at, since something fixed is as wide.
+        equalities: Those that change the network.
     """
 
     measure: Measure = field(repr=False, compare=False)
     multiple: int
+    avoided: frozenset[int]
     equalities: tuple[Equality, ...] = ()
     _pieces: dict[tuple[bool, ...], _Piece | None] = field(default_factory=dict, repr=False, compare=False)
 
@@ -135,7 +148,7 @@ class FittedCostModel:
         for schedule in schedules:
             filters = _exact([schedule.filters])
             piece = self._piece(self._patterns(filters)[0], filters[0])
-            if piece is None or piece.costs(schedule) != self.measure(schedule).costs:
+            if piece is None or not piece.tells(schedule, self.measure(schedule)):
                 return False
         return True
 
@@ -154,8 +167,7 @@ class FittedCostModel:
 
     def _fit(self, leaders: list[int | None], filters: NDArray[np.int64]) -> _Piece | None:
         free = sorted({leader for leader in leaders if leader is not None})
-        fixed = {equality.filters for equality in self.equalities if equality.filters is not None}
-        base = _apart(len(free), {f // self.multiple for f in fixed if f % self.multiple == 0})
+        base = _apart(len(free), self.avoided)
         values = []
         for moved in _sample_points(len(free)):
             given = {stage: (b + m) * self.multiple for stage, b, m in zip(free, base, moved, strict=True)}
@@ -168,7 +180,7 @@ class FittedCostModel:
         if fitted is None:
             return None
         unit, (params, macs, activations, *moments) = fitted
-        return _Piece(tuple(free), unit, params, macs, activations, _undominated(moments))
+        return _Piece(tuple(free), unit, params, macs, activations, _undominated(moments), len(moments))
 
 
 def fit_polynomials(measure: Measure, multiple: int, stages: int, fixed: Collection[int]) -> FittedCostModel | None:
@@ -187,29 +199,25 @@ def fit_polynomials(measure: Measure, multiple: int, stages: int, fixed: Collect
         None when costs are no polynomials of degree two with whole coefficients, in filters or in multiples.
     """
     rng = np.random.default_rng(0)
-    random = [_random(rng, multiple, stages, fixed) for _ in range(_VERIFICATIONS)]
-    fixed = [filters for filters in sorted(set(fixed)) if filters % multiple == 0]
-    uniform = [FilterSchedule((f,) * stages) for f in (multiple, _VERIFIED_MULTIPLES * multiple, *fixed)]
-    plain = FittedCostModel(measure, multiple)
-    if plain.agrees([*random, *uniform]):
-        return plain
-    # Generic schedules differ in every stage and from everything fixed; only where they agree can equalities explain.
-    pairs = [Equality(i, j, None) for i, j in itertools.combinations(range(stages), 2)]
-    every = [*pairs, *(Equality(stage, None, filters) for stage in range(stages) for filters in fixed)]
-    generic = FittedCostModel(measure, multiple, tuple(every))
-    if not generic.agrees(random):
+    avoided = frozenset(filters // multiple for filters in fixed if filters % multiple == 0)
+    random = [_random(rng, multiple, stages, avoided) for _ in range(_VERIFICATIONS)]
+    smooth = FittedCostModel(measure, multiple, avoided)
+    if not smooth.agrees(random):
         return None
-    smooth = generic._piece(np.zeros(len(every), np.bool_), _exact([random[0].filters])[0])
-    assert smooth is not None  # it agreed
+    uniform = [FilterSchedule((m * multiple,) * stages) for m in (1, _VERIFIED_MULTIPLES, *sorted(avoided))]
+    if smooth.agrees(uniform):
+        return smooth
+    # In random schedules all stages differ from each other and from what is fixed; equalities may explain the rest.
+    every = [Equality(i, j, None) for i, j in itertools.combinations(range(stages), 2)]
+    every += [Equality(stage, None, m * multiple) for stage in range(stages) for m in sorted(avoided)]
     probes = [(equality, _equal(schedule, equality)) for equality in every for schedule in random[:2]]
-    jumps = {equality for equality, probe in probes if smooth.costs(probe) != measure(probe).costs}
-    jumping = FittedCostModel(measure, multiple, tuple(equality for equality in every if equality in jumps))
+    jumps = {equality for equality, probe in probes if not smooth.agrees([probe])}
+    jumping = FittedCostModel(measure, multiple, avoided, tuple(equality for equality in every if equality in jumps))
     return jumping if jumping.agrees([*random, *uniform, *(probe for _, probe in probes)]) else None
 
 
-def _random(rng: np.random.Generator, multiple: int, stages: int, fixed: Collection[int]) -> FilterSchedule:
-    """All stages different, and none as wide as something fixed."""
-    avoided = {filters // multiple for filters in fixed if filters % multiple == 0}
+def _random(rng: np.random.Generator, multiple: int, stages: int, avoided: Collection[int]) -> FilterSchedule:
+    """All stages different, and none of a multiple to be avoided."""
     allowed = [m for m in range(1, _VERIFIED_MULTIPLES + 1) if m not in avoided]
     return FilterSchedule(tuple(int(m) * multiple for m in rng.choice(allowed, stages, replace=False)))
 
@@ -234,9 +242,9 @@ def _leaders(held: Sequence[Equality], stages: int) -> list[int | None]:
     return leaders
 
 
-def _apart(count: int, avoided: set[int]) -> list[int]:
+def _apart(count: int, avoided: Collection[int]) -> list[int]:
     """Where to sample: windows of three multiples each, none shared and none with a multiple to be avoided."""
-    windows = (start for start in itertools.count(1, 3) if not avoided & {start, start + 1, start + 2})
+    windows = (start for start in itertools.count(1, 3) if not {start, start + 1, start + 2} & set(avoided))
     return list(itertools.islice(windows, count))
 
 

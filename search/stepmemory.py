@@ -58,7 +58,7 @@ def step_memory(network: nn.Module, images: Tensor) -> NDArray[np.int64]:
     return np.concatenate([[4 * weights + buffers + sum(kept.values())], moments])
 
 
-class _LiveBytes(TorchDispatchMode):
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves its modes untyped
     """Follows every storage made by an operation until it is freed.
 
     Args:
@@ -70,7 +70,7 @@ class _LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self, *held: Tensor, uncounted: Sequence[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.moments: list[int] = []
         self._live = {tensor.untyped_storage()._cdata: 0 for tensor in uncounted}
         self._sum = 0
