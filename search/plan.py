@@ -151,7 +151,13 @@ def _open_data(config: StudyConfig, space: Space) -> tuple[ImageData, CostModel]
     data = load(config.data)
     check_augment(config.training.augment, data)
     return data, fit_cost_model(
-        config.network, data.image_shape, data.classes, config.training.batch_size, space.multiple, space.stages
+        config.network,
+        data.image_shape,
+        data.classes,
+        config.training.batch_size,
+        space.multiple,
+        space.stages,
+        space.size,
     )
 
 
