@@ -1,6 +1,6 @@
 """Reads costs off a network on the meta device, where nothing is allocated or computed.
 
-Owns the step from a network family to a cost model. One build costs milliseconds; the costs of ordinary families are
+Owns the step from a network family to a cost model. One build costs 40 ms and more; the costs of ordinary families are
 polynomials of degree two in the filters, so they are recovered exactly from a few builds and then priced for a whole
 space at once. Nothing here trains.
 """
@@ -25,8 +25,8 @@ from search.stepmemory import step_memory
 
 _LARGEST_TENSOR = 2**56
 """Numbers a tensor may hold in a network built for its price; torch counts bytes in 64 bits, so there is room."""
-_LARGEST_BUILT = 1_000
-"""Schedules of a space whose every price may take a build: some 10 to 100 seconds, by the network's depth."""
+_LARGEST_BUILT = 500
+"""Schedules of a space whose every price may take a build, of 40 ms (three layers) to 0.3 s (fifty) on one core."""
 
 
 def price(
@@ -122,7 +122,7 @@ def _count_forward(network: nn.Module, image: Tensor) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class BuiltCostModel:
-    """Builds every schedule once and remembers its price: exact for any family, milliseconds to a second each."""
+    """Builds every schedule once and remembers its price: exact for any family, 40 ms to 0.3 s each."""
 
     network: NetworkConfig
     image_shape: tuple[int, int, int]

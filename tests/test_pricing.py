@@ -15,10 +15,12 @@ from torch.nn import functional
 from torchvision import models
 
 from search import pricing
+from search.config import StudyConfig
 from search.cost import COST_NAMES
 from search.errors import ConfigError
 from search.networkconfig import NetworkConfig
 from search.networks import build
+from search.plan import make_plan
 from search.polynomials import FittedCostModel
 from search.pricing import BuiltCostModel, fit_cost_model, price
 from search.schedule import FilterSchedule
@@ -131,7 +133,7 @@ def family_model(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(multiples=st.lists(st.integers(1, 6), min_size=3, max_size=3))
 @example(multiples=[2, 2, 2])
 @example(multiples=[1, 1, 3])
@@ -269,17 +271,22 @@ def test_a_space_too_large_to_be_built_is_refused_with_the_multiple_at_which_it_
         return build
 
     monkeypatch.setattr(pricing, "build", odd_build(lambda filters: (filters + 4) // 8 * 8))
-    with pytest.raises(ConfigError, match=r"multiple 1, so each of the 1,001 .* set filters.multiple to 8, at which"):
-        fit_cost_model(NetworkConfig(), DIGITS, 9, 64, multiple=1, stages=1, size=1001)
+    with pytest.raises(ConfigError, match=r"multiple 1, so each of the 501 .* set filters.multiple to 8, at which"):
+        fit_cost_model(NetworkConfig(), DIGITS, 9, 64, multiple=1, stages=1, size=501)
     assert isinstance(fit_cost_model(NetworkConfig(), DIGITS, 9, 64, multiple=8, stages=1, size=9999), FittedCostModel)
     monkeypatch.setattr(pricing, "build", odd_build(thirds))
-    with pytest.raises(ConfigError, match=r"for its price; narrow filters.stages to at most 1,000 schedules"):
-        fit_cost_model(NetworkConfig(), DIGITS, 9, 64, multiple=1, stages=1, size=1001)
+    with pytest.raises(ConfigError, match=r"for its price; narrow filters.stages to at most 500 schedules"):
+        fit_cost_model(NetworkConfig(), DIGITS, 9, 64, multiple=1, stages=1, size=501)
 
 
 def test_filters_the_family_cannot_have_are_refused_with_the_multiple_it_needs():
     with pytest.raises(ConfigError, match=r"set filters\.multiple to 24"):
         fit_cost_model(NetworkConfig(family="regnet"), DIGITS, 10, 64, multiple=6, stages=3, size=9)
+
+
+def test_a_study_of_such_filters_is_refused_before_anything_is_trained():
+    with pytest.raises(ConfigError, match=r"filters.multiple 1: family bottleneck needs .* multiples of 4, since its"):
+        make_plan(StudyConfig.model_validate({"network": {"family": "bottleneck"}}))
 
 
 def test_building_absurd_sizes_is_refused_with_the_numbers():
