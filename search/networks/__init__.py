@@ -87,8 +87,8 @@ def source(network: NetworkConfig, schedule: FilterSchedule, in_channels: int, c
     if network.factory is not None:
         return factory.source(network.factory, schedule, in_channels, classes)
     make, arguments = _call(network, schedule, in_channels, classes)
-    written = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    return f"{_without_docstring(make)}\n\nnetwork = {make.__name__}({written})\n"
+    written = "".join(f"    {name}={value!r},\n" for name, value in arguments.items())
+    return f"{_without_docstring(make)}\n\nnetwork = {make.__name__}(\n{written})\n"
 
 
 def _without_docstring(make: Callable[..., nn.Module]) -> str:
