@@ -46,7 +46,8 @@ def stage_covariances(network: nn.Module, images: Tensor) -> list[NDArray[np.flo
         images: As the network was trained to see them, `(n_images, channels, height, width)`, on its device.
 
     Returns:
-        One array of shape `(filters, filters)` for each stage, divided by the number of samples.
+        One array of shape `(filters, filters)` for each stage, divided by the number of samples; none for a network
+        of the user's own whose children have other names.
     """
     stages = [child for name, child in network.named_children() if name.startswith("stage")]
     moments = [_Moments() for _ in stages]

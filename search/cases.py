@@ -18,8 +18,9 @@ from search.config import ConfirmConfig
 from search.cost import Budget
 from search.looks import Plan
 from search.rules import Rule
+from search.runrecord import unpack_counts
 from search.schedule import FilterSchedule
-from search.study import Storage, unpack_counts
+from search.study import Storage
 from search.verdict import Verdict, decide
 
 Scores = Mapping[FilterSchedule, NDArray[np.float64]]
@@ -114,7 +115,7 @@ def stored_explorations(storage: Storage) -> list[Exploration]:
 
 
 def scores(storage: Storage) -> dict[FilterSchedule, NDArray[np.float64]]:
-    """Test accuracies of each schedule in the order of its runs, up to the first run still missing.
+    """Test accuracies, as `training.score` has them, of each schedule's runs in order, up to the first still missing.
 
     A run that diverged counts as accuracy 0: it classified nothing.
     """

@@ -8,10 +8,13 @@ import numpy as np
 import torch
 
 from search.config import StudyConfig
-from search.data import ImageData
+from search.confirm import runs_per_job
+from search.data import ANY, TEST, VALIDATION, ImageData
+from search.dataconfig import DataConfig
 from search.evaluate import Fidelity
 from search.plan import StudyPlan
 from search.schedule import FilterSchedule
+from search.scoring import effective_images, parts_of
 from search.soundness import LEARNING_RATE_FACTORS
 from search.splits import Splits
 from search.training import TrainingEvaluator, choose_device
@@ -19,6 +22,7 @@ from search.verdict import resolvable_margin
 
 _PROBE_BATCHES = 4
 _PROBE_RUNS = 8
+_PROBE_MACS = 10**10  # from which fewer batches are timed: some ten seconds of one core
 _START_SECONDS = 8.0  # importing torch in a coordinator and its workers, the report at the end; measured on two cores
 # A table is looked up in microseconds; what takes time is the storage, measured on two busy cores.
 _TRIAL_SECONDS, _LOOKUP_SECONDS = 0.1, 0.02
@@ -72,10 +76,13 @@ def forecast(plan: StudyPlan) -> Forecast:
     splits = Splits(plan.data, config.data)
     training = len(splits.train_validation(0, config.training.share).training)
     probing_runs = _probing_runs(config, len(plan.judged))
-    steps = config.training.epochs * (training // config.training.batch_size)
+    # What is scored goes forward only, which is a third of a step's work.
+    scored = len(splits.test) / config.training.batch_size / 3
+    steps = config.training.epochs * max(1, training // config.training.batch_size) + scored
     typical = [fitted.schedule for fitted in plan.judged]
     seconds = float(np.mean([_seconds_per_step(plan, schedule) for schedule in typical])) * steps
     workers = count_workers(config)
+    sizes = [len(part) for part in parts_of(plan.data.labels[splits.test], config.training.score)]
     return Forecast(
         search_runs,
         probing_runs,
@@ -83,7 +90,7 @@ def forecast(plan: StudyPlan) -> Forecast:
         most,
         _START_SECONDS + seconds * (search_runs + least + probing_runs) / workers,
         _START_SECONDS + seconds * (search_runs + most + probing_runs) / workers,
-        resolvable_margin(len(splits.test), config.confirm.confidence),
+        resolvable_margin(effective_images(sizes), config.confirm.confidence),
     )
 
 
@@ -98,21 +105,26 @@ def _seconds_per_step(plan: StudyPlan, schedule: FilterSchedule) -> float:
     """Seconds of one optimiser step of one run, trained several in one pass, on noise in the images' shape."""
     config = plan.config
     torch.set_num_threads(1)  # as in a worker
-    rng = np.random.default_rng(0)
-    count = 2 * plan.data.classes + _PROBE_BATCHES * config.training.batch_size
-    noise = ImageData(
-        rng.random((count, *plan.data.image_shape), np.float32),
-        np.arange(count, dtype=np.int64) % plan.data.classes,
-        plan.data.classes,
-        "noise",
-    )
-    splits = Splits(noise, config.data)
+    runs = min(_PROBE_RUNS, runs_per_job(plan, schedule))
+    macs = 3 * plan.cost_model.costs(schedule)["macs"] * config.training.batch_size * runs
+    batches = max(1, min(_PROBE_BATCHES, _PROBE_MACS // macs))
+    noise = _noise(plan.data, batches * config.training.batch_size)
+    splits = Splits(noise, DataConfig(redraw_validation=False))
     device = choose_device(config.compute.device)
     evaluate = TrainingEvaluator(config.network, config.training, noise, splits, device)
-    seconds = []
-    for epochs in (1, 1, 5):
+    seconds, more = [], 4 if macs < _PROBE_MACS else 1
+    for epochs in (1, 1, 1 + more):
         started = time.perf_counter()
-        evaluate(schedule, range(_PROBE_RUNS), Fidelity(epochs), "validation")
+        evaluate(schedule, range(runs), Fidelity(epochs), "validation")
         seconds.append(time.perf_counter() - started)
-    steps = len(splits.train_validation(0).training) // config.training.batch_size
-    return max(seconds[2] - seconds[1], 0.0) / (4 * max(steps, 1)) / _PROBE_RUNS
+    return max(seconds[2] - seconds[1], 0.0) / (more * batches) / runs
+
+
+def _noise(data: ImageData, training: int) -> ImageData:
+    """Noise of the data's shape and type: one image of each class to test, one to validate, the others to train."""
+    training = max(training, data.classes)
+    own_split = np.repeat([TEST, VALIDATION, ANY], [data.classes, data.classes, training])
+    rng, shape = np.random.default_rng(0), (len(own_split), *data.image_shape)
+    pixels = rng.integers(0, 256, shape, np.uint8) if data.images.dtype == np.uint8 else rng.random(shape, np.float32)
+    labels = np.arange(len(own_split), dtype=np.int64) % data.classes
+    return ImageData(pixels, labels, data.classes, "noise", own_split=own_split)

@@ -218,7 +218,7 @@ def status(
         typer.echo(_counts_json(storage, config), nl=False)
     else:
         counts, best = progress.progress(storage), progress.best_so_far(storage, config.budgets)
-        display.show_status(counts, best, standings(storage, config.confirm), config.confirm)
+        display.show_status(counts, best, standings(storage, config.confirm), config)
         if config.table is not None and config.table.exhaustive:
             typer.echo(f"no trials: all of a table was compared; see {where / 'report.html'}")
 
@@ -262,7 +262,7 @@ def confirm(
     if as_json:
         typer.echo((where / "verdict.json").read_text(), nl=False)
     else:
-        display.show_standings(standing, terms.config.confirm)
+        display.show_standings(standing, terms.config)
         display.show_next(where, trained=plan.config.table is None)
 
 

@@ -16,7 +16,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from search.cases import Standing
-from search.config import ConfirmConfig
+from search.config import StudyConfig
 from search.cost import Budget, amount
 from search.datawording import classes_text, images_text, splits_text
 from search.evaluate import OnEpoch
@@ -30,6 +30,7 @@ from search.wording import (
     forecast_note,
     percent,
     price_of_decision,
+    score_text,
     short_budget,
     weighted_sentence,
 )
@@ -130,7 +131,7 @@ def epochs() -> Iterator[OnEpoch]:
 
         def show(epoch: int, accuracy: float) -> bool:
             nonlocal last
-            said = f"validation accuracy {percent(accuracy)}"
+            said = f"validation score {percent(accuracy)}"
             bars.update(task, completed=epoch, said=said)
             if not err.is_terminal and time.monotonic() - last >= _PLAIN_SECONDS:
                 last = time.monotonic()
@@ -144,8 +145,9 @@ def show_trained(trained: Trained) -> None:
     """What `train` reached and where it lies."""
     interval = trained.accuracy
     out.print(
-        f"{trained.schedule} after {trained.epochs} epochs: test accuracy {percent(interval.mean)} (95 % interval "
-        f"over {trained.images:,} images {percent(interval.low)} to {percent(interval.high)})"
+        f"{trained.schedule} after {trained.epochs} epochs: test {score_text(trained.score)} "
+        f"{percent(interval.mean)} (95 % interval over {trained.images:,} images {percent(interval.low)} to "
+        f"{percent(interval.high)})"
     )
     out.print(f"[bold]weights[/]  {escape(str(trained.folder / 'weights.safetensors'))}", soft_wrap=True)
 
@@ -247,7 +249,7 @@ def _rule_table(plan: StudyPlan) -> Table:
     return table
 
 
-def show_standings(standings: Sequence[Standing], confirm: ConfirmConfig) -> None:
+def show_standings(standings: Sequence[Standing], config: StudyConfig) -> None:
     """One table of verdicts for each rule judged; fits 80 columns."""
     for rule in dict.fromkeys(each.case.rule for each in standings):
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
@@ -258,11 +260,11 @@ def show_standings(standings: Sequence[Standing], confirm: ConfirmConfig) -> Non
             if each.case.rule == rule:
                 table.add_row(*_standing_cells(each))
         out.print(table)
-    known = all(each.verdict.exact for each in standings)
+    known, confirm = all(each.verdict.exact for each in standings), config.confirm
     interval = "" if known else f" with its {confirm.confidence:.0%} interval"
     out.print(
-        f"acc.: {'known' if known else 'test'} accuracy in %; regret in points{interval}; margin "
-        f"{100 * confirm.margin:.2g} points"
+        f"acc.: {'known' if known else 'test'} {score_text(config.training.score)} in %; regret in points{interval}; "
+        f"margin {100 * confirm.margin:.2g} points"
     )
 
 
@@ -287,7 +289,8 @@ def _standing_cells(standing: Standing) -> tuple[str, ...]:
 
 def show_outcome(findings: Findings, standings: Sequence[Standing]) -> None:
     """The verdicts, what would decide those still open, what speaks against trust, what the weights prefer."""
-    show_standings(standings, findings.plan.config.confirm)
+    config = findings.plan.config
+    show_standings(standings, config)
     for finding in findings.findings:
         if price := price_of_decision(finding):
             out.print(f"{short_budget(finding.case.budget)}: {price}")
@@ -296,8 +299,8 @@ def show_outcome(findings: Findings, standings: Sequence[Standing]) -> None:
     for doubt in terminal_lines(findings):
         out.print(f"[yellow]{escape(doubt)}[/]")
     if findings.weighted:
-        search = findings.plan.config.search
-        out.print(weighted_sentence(findings.weighted, search.params_weight, search.memory_weight))
+        weights = config.search.params_weight, config.search.memory_weight
+        out.print(weighted_sentence(findings.weighted, *weights, config.training.score))
 
 
 def show_stopped(where: Path) -> None:
@@ -333,7 +336,10 @@ def show_next(where: Path, *, trained: bool) -> None:
 
 
 def show_status(
-    progress: Progress, best: Sequence[Best], standings: Sequence[Standing], confirm: ConfirmConfig
+    progress: Progress,
+    best: Sequence[Best],
+    standings: Sequence[Standing],
+    config: StudyConfig,
 ) -> None:
     """Progress, the best so far per budget, and the verdicts once there are cases."""
     out.print(f"[bold]search[/]   {_said(progress, 'search')}")
@@ -342,13 +348,13 @@ def show_status(
     if progress.probes:
         out.print(f"[bold]probe[/]    {_said(progress, 'probe')}")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("budget", "best so far", "validation accuracy"):
-        table.add_column(heading, justify="right" if heading == "validation accuracy" else "left")
+    for heading in ("budget", "best so far", f"validation {score_text(config.training.score)}"):
+        table.add_column(heading, justify="right" if heading.startswith("validation") else "left")
     for each in best:
         table.add_row(short_budget(each.budget), each.schedule, f"{100 * each.accuracy:.2f} %")
     out.print(table)
     if standings:
-        show_standings(standings, confirm)
+        show_standings(standings, config)
 
 
 def duration(seconds: float) -> str:

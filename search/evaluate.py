@@ -46,13 +46,16 @@ class Scored:
     Attributes:
         seed: What settled initialisation, data order and the training/validation split. Runs of one schedule on one
             split with equal seeds are one run, however often they were asked for.
-        accuracy: Fraction in [0, 1] of the scored split's images classified correctly.
+        accuracy: Share of the scored split's images classified correctly, in [0, 1]; the mean of that share over the
+            classes where the recipe's score is balanced accuracy.
         loss: Mean cross-entropy on the scored split, in nats; NaN from a table, which does not tell it.
         correct: Per image of the scored split, whether it was classified correctly; shape `(n_images,)`. None from a
             table, which has no images.
         epochs: Epochs trained; fewer than asked for when `on_epoch` stopped the run.
         wall_seconds: Wall time of the pass divided by the seeds trained in it.
-        peak_bytes: Peak device memory of the pass over what was allocated before it; None where not measured.
+        peak_bytes: Peak device memory in tensors of the pass over what they held before it; None where not measured.
+        peak_reserved_bytes: The same of what torch's allocator had from the driver, which is more.
+        replicas: Runs trained in the pass; None from a table.
         weights: The network's state dict, when asked for.
     """
 
@@ -63,6 +66,8 @@ class Scored:
     epochs: int
     wall_seconds: float
     peak_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
+    replicas: int | None = None
     weights: Mapping[str, Any] | None = None
 
 

@@ -16,7 +16,6 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from matplotlib.transforms import blended_transform_factory
 from numpy.typing import NDArray
 
-from search.config import ConfirmConfig
 from search.cost import CostName, amount
 from search.drawing import (
     BLUE,
@@ -36,7 +35,7 @@ from search.drawing import (
 )
 from search.findings import Confirmed, Finding, Findings
 from search.verdict import Comparison, Outcome
-from search.wording import OUTCOMES, listed, number, origin_text, percent, question, share, short_budget
+from search.wording import OUTCOMES, listed, number, origin_text, percent, question, score_text, share, short_budget
 
 _COST_LABELS: dict[CostName, str] = {
     "params": "parameters",
@@ -83,7 +82,7 @@ def confirmation(findings: Findings) -> Figure:
         axes = figure.add_axes((0.31, bottom / height, 0.38, 1 - (top + bottom) / height))
         figure.text(0.015, 1 - 0.13 / height, title, size=14, weight="bold", va="top")
         figure.text(0.015, 1 - 0.42 / height, "\n".join(summary), size=10, va="top", linespacing=1.35)
-        _draw_scale(axes, findings.findings, confirm, rows[-1].bottom)
+        _draw_scale(axes, findings, rows[-1].bottom)
         for row in rows:
             if row.challenger is None:
                 _draw_heading(figure, axes, row, confirm.margin)
@@ -100,10 +99,11 @@ def accuracy_against_cost(findings: Findings, trials: Sequence[TrialPoint], cost
     """
     with paper(4.4) as figure:
         axes = figure.add_axes((0.085, 0.13, 0.635, 0.715))
-        title = f"Validation accuracy against {_COST_LABELS[cost]}"
+        score = score_text(findings.plan.config.training.score)
+        title = f"Validation {score} against {_COST_LABELS[cost]}"
         figure.text(0.015, 0.97, title, size=11.5, weight="bold", va="top")
         axes.set_xlabel(_COST_LABELS[cost])
-        axes.set_ylabel("validation accuracy (%)")
+        axes.set_ylabel(f"validation {score} (%)")
         axes.grid(color=PALE, linewidth=0.8)
         axes.set_axisbelow(True)
         _draw_trials(axes, findings, trials)
@@ -152,15 +152,16 @@ def _summary(findings: Sequence[Finding]) -> str:
     return " ".join(parts)
 
 
-def _draw_scale(axes: Axes, findings: Sequence[Finding], confirm: ConfirmConfig, bottom: float) -> None:
-    left, right = _limits(findings, confirm.margin)
+def _draw_scale(axes: Axes, findings: Findings, bottom: float) -> None:
+    confirm, score = findings.plan.config.confirm, score_text(findings.plan.config.training.score)
+    left, right = _limits(findings.findings, confirm.margin)
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, 0)
     axes.yaxis.set_visible(False)
     axes.spines["left"].set_visible(False)
-    axis = f"accuracy minus the rule's, in points; grey: within the margin of {number(confirm.margin)}"
+    axis = f"{score} minus the rule's, in points; grey: within the margin of {number(confirm.margin)}"
     lines = f"lines: limits that hold with {share(confirm.confidence)} confidence over all looks together"
-    axes.set_xlabel(axis if all(finding.verdict.exact for finding in findings) else f"test {axis}\n{lines}")
+    axes.set_xlabel(axis if all(finding.verdict.exact for finding in findings.findings) else f"test {axis}\n{lines}")
 
 
 def _limits(findings: Sequence[Finding], margin: float) -> tuple[float, float]:

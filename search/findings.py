@@ -5,6 +5,7 @@ A pure projection of the storage; nothing here trains, chooses what to train, or
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,9 @@ from search.cost import Budget, Costs
 from search.growth import BestRatio, best_ratios
 from search.plan import StudyPlan
 from search.schedule import FilterSchedule
+from search.scoring import Parts, parts_of
 from search.soundness import FidelityCheck, Sensitivity, fidelity_checks, sensitivities
+from search.splits import Splits
 from search.study import Storage
 from search.surrogate import Surrogate, unexplored_probability
 from search.verdict import Interval, Verdict, image_bootstrap, mean_interval
@@ -124,18 +127,39 @@ class Findings:
     alignments: tuple[Alignment, ...] = ()
 
 
+@dataclass(frozen=True)
+class _TestImages:
+    """What the confirmation runs made of the test images.
+
+    Attributes:
+        correct: See `cases.correctness`.
+        parts: See `scoring.parts_of`; None for one part.
+    """
+
+    correct: Mapping[FilterSchedule, NDArray[np.float64]]
+    parts: Parts | None
+
+    @classmethod
+    def of(cls, plan: StudyPlan, storage: Storage) -> Self:
+        """All that a study has."""
+        parts, score = None, plan.config.training.score
+        if score != "accuracy":
+            parts = parts_of(plan.data.labels[Splits(plan.data, plan.config.data).test], score)
+        return cls(correctness(storage), parts)
+
+
 def conclude(plan: StudyPlan, storage: Storage) -> Findings:
     """Everything the study says so far; no findings before its cases are fixed."""
     cases = stored_cases(storage) or []
-    found, correct = scores(storage), correctness(storage)
+    found, images = scores(storage), _TestImages.of(plan, storage)
     surrogate = fit_surrogate(storage, plan.config.seed)
     findings = tuple(
-        _finding(plan, case, found, correct, surrogate, case_rng(plan, number)) for number, case in enumerate(cases)
+        _finding(plan, case, found, images, surrogate, case_rng(plan, number)) for number, case in enumerate(cases)
     )
     probed = (
         tuple(sensitivities(plan, storage)),
         tuple(fidelity_checks(plan, storage)),
-        tuple(_explored(plan, storage, found, correct, surrogate)),
+        tuple(_explored(plan, storage, found, images, surrogate)),
     )
     if surrogate is None:
         return Findings(plan, findings, (), None, *probed)
@@ -159,7 +183,7 @@ def _finding(
     plan: StudyPlan,
     case: Case,
     found: Scores,
-    correct: Mapping[FilterSchedule, NDArray[np.float64]],
+    images: _TestImages,
     surrogate: Surrogate | None,
     rng: np.random.Generator,
 ) -> Finding:
@@ -167,14 +191,13 @@ def _finding(
 
     def confirmed(schedule: FilterSchedule, origin: str) -> Confirmed:
         runs = found.get(schedule, np.empty(0))
-        images = None
-        if schedule != case.schedule and schedule in correct and case.schedule in correct:
-            images = _over_images(
-                correct[case.schedule], correct[schedule], confidence, len(case.challengers), int(rng.integers(2**63))
-            )
+        over_images = None
+        if schedule != case.schedule and {schedule, case.schedule} <= images.correct.keys():
+            seed = int(rng.integers(2**63))
+            over_images = _over_images(images, case.schedule, schedule, confidence, len(case.challengers), seed)
         accuracy = mean_interval(runs, confidence) if len(runs) > 1 else None
         costs = plan.cost_model.costs(schedule)
-        return Confirmed(schedule, origin, costs, accuracy, len(runs), images, collapsed_runs(runs))
+        return Confirmed(schedule, origin, costs, accuracy, len(runs), over_images, collapsed_runs(runs))
 
     unexplored = None if surrogate is None else unexplored_in(plan, case, surrogate, rng)
     return Finding(
@@ -190,14 +213,14 @@ def _explored(
     plan: StudyPlan,
     storage: Storage,
     found: Scores,
-    correct: Mapping[FilterSchedule, NDArray[np.float64]],
+    images: _TestImages,
     surrogate: Surrogate | None,
 ) -> Iterator[Finding]:
     for number, exploration in enumerate(stored_explorations(storage)):
         terms = replace(plan, config=plan.config.model_copy(update={"confirm": exploration.confirm}))
         for place, case in enumerate(exploration.cases):
             rng = np.random.default_rng([plan.config.seed, 5, number, place])
-            finding = _finding(terms, case, found, correct, surrogate, rng)
+            finding = _finding(terms, case, found, images, surrogate, rng)
             yield replace(finding, margin_asked=exploration.confirm.margin)
 
 
@@ -215,7 +238,12 @@ def collapsed_runs(runs: NDArray[np.float64]) -> int:
 
 
 def _over_images(
-    rule: NDArray[np.float64], challenger: NDArray[np.float64], confidence: float, challengers: int, seed: int
+    images: _TestImages,
+    rule: FilterSchedule,
+    challenger: FilterSchedule,
+    confidence: float,
+    challengers: int,
+    seed: int,
 ) -> Interval:
     """Limits over test images, adjusted as `verdict.decide` adjusts its own over training seeds.
 
@@ -224,7 +252,14 @@ def _over_images(
     """
     resamples = max(4000, 2000 * challengers)  # so that at 95 % some 50 lie beyond the adjusted limit
     adjusted, alone = (
-        image_bootstrap(rule, challenger, level, np.random.default_rng(seed), resamples)
+        image_bootstrap(
+            images.correct[rule],
+            images.correct[challenger],
+            level,
+            np.random.default_rng(seed),
+            resamples,
+            images.parts,
+        )
         for level in (1 - (1 - confidence) / challengers, confidence)
     )
     return Interval(alone.mean, adjusted.low, alone.high)

@@ -10,6 +10,7 @@ from itertools import cycle, islice
 import numpy as np
 from numpy.typing import NDArray
 
+from search.augment import check_augment
 from search.config import StudyConfig
 from search.cost import Budget, CostModel
 from search.data import ImageData
@@ -148,8 +149,15 @@ def make_plan(config: StudyConfig) -> StudyPlan:
 
 def _open_data(config: StudyConfig, space: Space) -> tuple[ImageData, CostModel]:
     data = load(config.data)
+    check_augment(config.training.augment, data)
     return data, fit_cost_model(
-        config.network, data.image_shape, data.classes, config.training.batch_size, space.multiple, space.stages
+        config.network,
+        data.image_shape,
+        data.classes,
+        config.training.batch_size,
+        space.multiple,
+        space.stages,
+        space.size,
     )
 
 

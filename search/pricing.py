@@ -1,31 +1,32 @@
 """Reads costs off a network on the meta device, where nothing is allocated or computed.
 
-Owns the step from a network family to a cost model. One build costs milliseconds; the costs of ordinary families are
+Owns the step from a network family to a cost model. One build costs 40 ms and more; the costs of ordinary families are
 polynomials of degree two in the filters, so they are recovered exactly from a few builds and then priced for a whole
 space at once. Nothing here trains.
 """
 
-import itertools
+import math
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from search.cost import COST_NAMES, CostModel, CostName, Costs, QuadraticCost
+from search.cost import CostModel, CostName, Costs
 from search.errors import ConfigError
 from search.networkconfig import NetworkConfig
 from search.networks import build, check_multiple, check_stages
+from search.networks.factory import check_logits
+from search.polynomials import FittedCostModel, Measured, fit_polynomials
 from search.schedule import FilterSchedule
+from search.stepmemory import step_memory
 
 _LARGEST_TENSOR = 2**56
 """Numbers a tensor may hold in a network built for its price; torch counts bytes in 64 bits, so there is room."""
-_VERIFICATIONS = 4
-_VERIFIED_MULTIPLES = 64
+_LARGEST_BUILT = 500
+"""Schedules of a space whose every price may take a build, of 40 ms (three layers) to 0.3 s (fifty) on one core."""
 
 
 def price(
@@ -38,9 +39,7 @@ def price(
     """All costs of one candidate, from a build on the meta device.
 
     MACs are half the FLOPs that `torch.utils.flop_counter` counts. Memory is a prediction of the peak while training
-    in float32 with AdamW: weights, their gradients and two optimiser moments each, buffers, the input batch, and every
-    tensor that autograd keeps for the backward pass (each storage once). Left out are the workspaces of kernels, the
-    gradients of activations (few are alive at once) and what an allocator rounds up.
+    in float32 with AdamW, see `search.stepmemory`.
 
     Args:
         network: The family.
@@ -50,22 +49,54 @@ def price(
         batch_size: Images per training step; 2 or more, as batch norm needs.
 
     Raises:
-        ConfigError: More stages than the images allow, or tensors beyond what torch can count.
+        ConfigError: More stages than the images allow, filters the family cannot have, tensors beyond what torch can
+            count, or a function of the user's own that makes no such network.
     """
+    return _measure(network, schedule, image_shape, classes, batch_size).costs
+
+
+def _measure(
+    network: NetworkConfig,
+    schedule: FilterSchedule,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    batch_size: int,
+) -> Measured:
     check_stages(network, len(schedule), image_shape)
-    _refuse_uncountable(schedule, image_shape, batch_size)
+    _refuse_uncountable(network, schedule, image_shape, batch_size)
+    built = _build(network, schedule, image_shape[0], classes)
+    images = torch.empty(batch_size, *image_shape, device="meta")
+    if network.factory is not None:
+        check_logits(network.factory, built, images, classes)
     with torch.device("meta"):
-        built = build(network, schedule, image_shape[0], classes)
-        macs, activations = _count_forward(built, torch.empty(1, *image_shape))
-        memory = _predict_memory(built, torch.empty(batch_size, *image_shape))
-    params = sum(p.numel() for p in built.parameters())
-    return Costs(params=params, macs=macs, activations=activations, memory=memory)
+        macs, activations = _count_forward(built, images[:1])
+        moments = step_memory(built, images)
+    return Measured(sum(p.numel() for p in built.parameters()), macs, activations, moments)
 
 
-def _refuse_uncountable(schedule: FilterSchedule, image_shape: tuple[int, int, int], batch_size: int) -> None:
+def _build(network: NetworkConfig, schedule: FilterSchedule, in_channels: int, classes: int) -> nn.Module:
+    """The network on the meta device."""
+    try:
+        with torch.device("meta"):
+            return build(network, schedule, in_channels, classes)
+    except ConfigError:
+        if network.factory is None:
+            raise
+    # A function that computes with tensors on its way, if only a list of rates, cannot do so on the meta device.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        return build(network, schedule, in_channels, classes).to("meta")
+
+
+def _refuse_uncountable(
+    network: NetworkConfig, schedule: FilterSchedule, image_shape: tuple[int, int, int], batch_size: int
+) -> None:
     channels, height, width = image_shape
-    widest = max(*schedule.filters, channels)
-    largest = max(9 * widest**2, batch_size * widest * height * width)
+    widest = max(*schedule.filters, channels, network.stem_filters or 1, network.head_filters or 1)
+    inner = widest
+    if network.family == "inverted":
+        expansion = network.expansion
+        inner *= math.ceil(max(expansion) if isinstance(expansion, tuple) else expansion)
+    largest = max(9 * widest * inner, 49 * widest * channels, batch_size * inner * height * width)
     if largest > _LARGEST_TENSOR:
         msg = (
             f"schedule {schedule} needs tensors of up to {largest:,} numbers; a network is built for its price up to "
@@ -89,59 +120,15 @@ def _count_forward(network: nn.Module, image: Tensor) -> tuple[int, int]:
     return flops.get_total_flops() // 2, sum(outputs)
 
 
-def _predict_memory(network: nn.Module, images: Tensor) -> int:
-    """Bytes of one training step; see `price`."""
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage  # held, so that no other storage gets its address
-        return tensor
-
-    keep(images)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        logits = network.train()(images)
-        functional.cross_entropy(logits, torch.empty(len(images), dtype=torch.long))
-    for tensor in itertools.chain(network.parameters(), network.buffers()):
-        kept.pop(tensor.untyped_storage()._cdata, None)
-    weights = sum(parameter.nbytes for parameter in network.parameters())
-    buffers = sum(buffer.nbytes for buffer in network.buffers())
-    return 4 * weights + buffers + sum(storage.nbytes() for storage in kept.values())
-
-
-@dataclass(frozen=True)
-class FittedCostModel:
-    """Exact polynomials in the filters: any size priced in microseconds, nothing built."""
-
-    params: QuadraticCost
-    macs: QuadraticCost
-    activations: QuadraticCost
-    memory: QuadraticCost
-
-    def costs(self, schedule: FilterSchedule) -> Costs:
-        """See `search.cost.CostModel`."""
-        return Costs(
-            params=self.params(schedule.filters),
-            macs=self.macs(schedule.filters),
-            activations=self.activations(schedule.filters),
-            memory=self.memory(schedule.filters),
-        )
-
-    def table(self, filters: NDArray[np.int64], cost: CostName) -> NDArray[np.int64]:
-        """See `search.cost.CostModel`."""
-        polynomial: QuadraticCost = getattr(self, cost)
-        return polynomial.table(filters)
-
-
 @dataclass(frozen=True)
 class BuiltCostModel:
-    """Builds every schedule once and remembers its price: exact for any family, milliseconds each."""
+    """Builds every schedule once and remembers its price: exact for any family, 40 ms to 0.3 s each."""
 
     network: NetworkConfig
     image_shape: tuple[int, int, int]
     classes: int
     batch_size: int
-    _known: dict[FilterSchedule, Costs] = field(default_factory=dict, repr=False, compare=False)
+    _known: dict[FilterSchedule, Measured] = field(default_factory=dict, repr=False, compare=False)
 
     def costs(self, schedule: FilterSchedule) -> Costs:
         """See `search.cost.CostModel`.
@@ -149,14 +136,31 @@ class BuiltCostModel:
         Raises:
             ConfigError: The schedule is too large to be built even without memory.
         """
-        if schedule not in self._known:
-            self._known[schedule] = price(self.network, schedule, self.image_shape, self.classes, self.batch_size)
-        return self._known[schedule]
+        return self.measure(schedule).costs
 
     def table(self, filters: NDArray[np.int64], cost: CostName) -> NDArray[np.int64]:
         """See `search.cost.CostModel`."""
         rows = [FilterSchedule(tuple(int(f) for f in row)) for row in filters]
         return np.array([self.costs(schedule)[cost] for schedule in rows], dtype=np.int64)
+
+    def measure(self, schedule: FilterSchedule) -> Measured:
+        """What a schedule costs, and holds at every moment of a training step."""
+        if schedule not in self._known:
+            self._known[schedule] = _measure(self.network, schedule, self.image_shape, self.classes, self.batch_size)
+        return self._known[schedule]
+
+    def fixed(self, stages: int, multiple: int) -> set[int]:
+        """Channels that two networks without any filters in common share: of stem, head, images and the like."""
+        shared = set.intersection(
+            *(
+                {size for weight in self._weights(schedule) for size in weight.shape[:2]}
+                for schedule in (_rising(stages, 2 * multiple), _rising(stages, 97 * multiple))
+            )
+        )
+        return shared - {0, 1}
+
+    def _weights(self, schedule: FilterSchedule) -> list[Tensor]:
+        return [*_build(self.network, schedule, self.image_shape[0], self.classes).parameters()]
 
 
 def fit_cost_model(
@@ -166,11 +170,9 @@ def fit_cost_model(
     batch_size: int,
     multiple: int,
     stages: int,
+    size: int,
 ) -> CostModel:
-    """The family's cost model: exact polynomials where it has them, memoised builds where it does not.
-
-    Polynomials come from (stages + 1)(stages + 2) / 2 builds in exact arithmetic. They are believed only when all
-    coefficients are whole and four random schedules, drawn with a fixed seed, cost what fresh builds of them cost.
+    """The family's cost model: exact polynomials where it has them, memoised builds of a small space where not.
 
     Args:
         network: The family.
@@ -179,58 +181,36 @@ def fit_cost_model(
         batch_size: Images per training step.
         multiple: What filters are multiples of; every build's filters are.
         stages: Stages of the schedules to be priced.
+        size: How many schedules may be asked for.
 
     Raises:
-        ConfigError: More stages than the images allow, or filters of this multiple that the family cannot have.
+        ConfigError: More stages than the images allow, filters of this multiple that the family cannot have, or a
+            space too large for costs that follow no polynomial.
     """
     check_multiple(network, multiple)
     built = BuiltCostModel(network, image_shape, classes, batch_size)
 
-    def sample(multiples: tuple[int, ...]) -> Costs:
-        return built.costs(FilterSchedule(tuple(m * multiple for m in multiples)))
+    def fitted(coarser: int) -> FittedCostModel | None:
+        return fit_polynomials(built.measure, coarser, stages, built.fixed(stages, coarser))
 
-    samples = {point: sample(point) for point in _sample_points(stages)}
-    polynomials = {
-        cost: _interpolate({point: costs[cost] for point, costs in samples.items()}, multiple) for cost in COST_NAMES
-    }
-    whole = {cost: polynomial for cost, polynomial in polynomials.items() if polynomial is not None}
-    if len(whole) < len(COST_NAMES):
+    if (model := fitted(multiple)) is not None:
+        return model
+    if size <= _LARGEST_BUILT:
         return built
-    fitted = FittedCostModel(whole["params"], whole["macs"], whole["activations"], whole["memory"])
-    random = np.random.default_rng(0).integers(1, _VERIFIED_MULTIPLES, (_VERIFICATIONS, stages), endpoint=True)
-    for row in random * multiple:
-        schedule = FilterSchedule(tuple(int(f) for f in row))
-        if fitted.costs(schedule) != built.costs(schedule):
-            return built
-    return fitted
-
-
-def _sample_points(stages: int) -> list[tuple[int, ...]]:
-    """Points at 1, 2 and 3 multiples that determine every coefficient, in order: base, steps, double steps, pairs."""
-    moves: list[tuple[int, ...]] = [(), *((i,) for i in range(stages)), *((i, i) for i in range(stages))]
-    moves += itertools.combinations(range(stages), 2)
-    return [tuple(1 + move.count(i) for i in range(stages)) for move in moves]
-
-
-def _interpolate(values: dict[tuple[int, ...], int], multiple: int) -> QuadraticCost | None:
-    """The polynomial of degree two through the values at `_sample_points`; None when a coefficient is not whole.
-
-    In n = multiples - 1 finite differences give it; n = f / multiple - 1 turns it into one in the filters.
-    """
-    points = iter(values.values())
-    stages = len(next(iter(values)))
-    base = next(points)
-    step = [next(points) - base for _ in range(stages)]
-    double = [next(points) - base for _ in range(stages)]
-    quadratic = {(i, i): Fraction(double[i] - 2 * step[i], 2) for i in range(stages)}
-    for i, j in itertools.combinations(range(stages), 2):
-        quadratic[i, j] = Fraction(next(points) - base - step[i] - step[j])
-    slope = [step[i] - quadratic[i, i] for i in range(stages)]
-    constant = base - sum(slope) + sum(quadratic.values())
-    linear = [(slope[i] - sum(q * pair.count(i) for pair, q in quadratic.items())) / multiple for i in range(stages)]
-    upper = [[quadratic.get((i, j), Fraction(0)) / multiple**2 for j in range(stages)] for i in range(stages)]
-    if any(c.denominator != 1 for c in itertools.chain([Fraction(constant)], linear, *upper)):
-        return None
-    return QuadraticCost(
-        int(constant), tuple(int(c) for c in linear), tuple(tuple(int(c) for c in row) for row in upper)
+    smooth = next((m for m in _coarser(multiple) if fitted(m) is not None), None)
+    remedy = f"narrow filters.stages to at most {_LARGEST_BUILT:,} schedules"
+    if smooth is not None:
+        remedy = f"set filters.multiple to {smooth}, at which they do, or {remedy}"
+    msg = (
+        f"the costs of family {network.family} do not follow its filters smoothly at filters.multiple {multiple}, so "
+        f"each of the {size:,} schedules would have to be built for its price; {remedy}"
     )
+    raise ConfigError(msg)
+
+
+def _coarser(multiple: int) -> list[int]:
+    return sorted({math.lcm(multiple, power) for power in (2, 4, 8, 16, 32)} - {multiple})
+
+
+def _rising(stages: int, first: int) -> FilterSchedule:
+    return FilterSchedule(tuple(first * (stage + 1) for stage in range(stages)))

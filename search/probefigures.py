@@ -12,7 +12,7 @@ from search.findings import Findings
 from search.probewording import factor_text, steadiness_text
 from search.soundness import Sensitivity, Steadiness
 from search.verdict import Interval, Outcome
-from search.wording import number, share, short_budget
+from search.wording import number, score_text, share, short_budget
 
 _COLOURS: dict[Steadiness | None, str] = {
     "holds": COLOURS["near-optimal"],
@@ -35,6 +35,7 @@ def learning_rates(findings: Findings) -> Figure:
         findings: With at least one sensitivity.
     """
     found, confirm = findings.sensitivities, findings.plan.config.confirm
+    score = score_text(findings.plan.config.training.score)
     lines = sum(_HEADING + len(each.at) + 0.3 for each in found)
     top, bottom = 0.42, 0.98
     height = top + bottom + _ROW * lines
@@ -48,7 +49,7 @@ def learning_rates(findings: Findings) -> Figure:
         axes.yaxis.set_visible(False)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(
-            f"test accuracy minus the rule's, in points; grey: within the margin of {number(confirm.margin)}\n"
+            f"test {score} minus the rule's, in points; grey: within the margin of {number(confirm.margin)}\n"
             f"lines: {share(confirm.confidence)} intervals, each for itself"
         )
         y = 0.0

@@ -25,7 +25,7 @@ TRIAL_COLUMNS = (
 )  # fmt: skip
 RUN_COLUMNS = (
     "purpose", "number", "schedule", "seed", "split", "accuracy", "loss", "wall_seconds", "epochs", "peak_bytes",
-    "reason", "learning_rate_factor",
+    "reason", "learning_rate_factor", "replicas", "peak_reserved_bytes",
 )  # fmt: skip
 
 
@@ -97,6 +97,7 @@ def verdict_values(findings: Findings) -> dict[str, Any]:
     return {
         "schema": 1,
         "study": findings.plan.config.name,
+        "score": findings.plan.config.training.score,
         "margin": confirm.margin,
         "confidence": confirm.confidence,
         "fingerprint": findings.plan.config.fingerprint(),

@@ -23,6 +23,7 @@ from search.figures import TrialPoint
 from search.findings import Confirmed, Finding, Findings, by_budget
 from search.folder import make, write_whole
 from search.growth import BestRatio
+from search.memorytable import memory_table
 from search.pages import fill
 from search.progress import progress
 from search.rules import Fit
@@ -138,12 +139,14 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
         "learning_rates": probewording.sensitivity_sentences(findings, findings.sensitivities),
         "fidelity": [_fidelity_row(check) for check in findings.fidelity_checks],
         "fidelity_warnings": list(filter(None, map(probewording.fidelity_warning, findings.fidelity_checks))),
+        "memory": memory_table(findings.plan.cost_model, storage),
         "data_text": None if findings.plan.config.table else _data_text(findings),
         "progress": progress(storage),
         "environment": _environment(folder),
         "network": network_text(findings.plan.config.network, findings.plan.space.stages),
         "table": table_text(findings.plan.config.table) if findings.plan.config.table else None,
         "words": wording,
+        "score": _score(findings),
         "cost_names": _known_costs(findings),
     }
     write_whole(folder / "report.html", fill("report.html", values))
@@ -154,13 +157,13 @@ def _write_pictures(folder: Path, findings: Findings, trials: Sequence[FrozenTri
     """Every figure there is something to show in."""
     make(folder / "figures")
     confirm = findings.plan.config.confirm
-    margin = wording.points(confirm.margin)
+    margin, score = wording.points(confirm.margin), _score(findings)
     if findings.findings:
         yield _write_picture(
             folder,
             "confirmation",
             figures.confirmation(findings),
-            "Interval plot of every confirmed challenger's test accuracy minus the rule's, by budget. "
+            f"Interval plot of every confirmed challenger's test {score} minus the rule's, by budget. "
             + wording.answer(findings.findings),
             "Each line is one schedule's gain over the rule. Wholly right of the grey band, it beats the rule by more "
             f"than {margin}; ending left of the band's right edge, it does not.",
@@ -179,7 +182,7 @@ def _write_pictures(folder: Path, findings: Findings, trials: Sequence[FrozenTri
             folder,
             "falloff",
             ratiofigures.falloff(findings),
-            "Line plots of accuracy minus doubling's against the growth ratio, one for each budget. "
+            f"Line plots of {score} minus doubling's against the growth ratio, one for each budget. "
             + " ".join(_rule_of_thumb(findings, each) for each in findings.rule_of_thumb),
             "Above the line at 0 a ratio serves better than doubling, below it worse; above the grey band it is "
             f"better by more than {margin}. Lines have kinks since filters come in steps, which leave more or less "
@@ -190,7 +193,7 @@ def _write_pictures(folder: Path, findings: Findings, trials: Sequence[FrozenTri
             folder,
             "learning-rates",
             probefigures.learning_rates(findings),
-            "Interval plot of the leading challenger's test accuracy minus the rule's at three learning rates. "
+            f"Interval plot of the leading challenger's test {score} minus the rule's at three learning rates. "
             + " ".join(probewording.sensitivity_sentences(findings, findings.sensitivities)),
             "The three lines of a verdict should lie on the same side of the grey band's right edge.",
         )
@@ -200,10 +203,14 @@ def _write_pictures(folder: Path, findings: Findings, trials: Sequence[FrozenTri
             folder,
             f"accuracy-{cost}",
             figures.accuracy_against_cost(findings, shown, cost),
-            f"Scatter plot of the validation accuracy of {len(trials)} trials against {cost}, with rules marked.",
-            "Higher is better, further left is cheaper; the line is the best accuracy seen at each cost, which noise "
+            f"Scatter plot of the validation {score} of {len(trials)} trials against {cost}, with rules marked.",
+            f"Higher is better, further left is cheaper; the line is the best {score} seen at each cost, which noise "
             "flatters.",
         )
+
+
+def _score(findings: Findings) -> str:
+    return wording.score_text(findings.plan.config.training.score)
 
 
 def _known_costs(findings: Findings) -> tuple[CostName, ...]:
@@ -220,6 +227,7 @@ def _write_picture(folder: Path, name: str, figure: Figure, alt: str, reading: s
 
 def _card(findings: Findings, finding: Finding) -> Card:
     confirm, case, verdict = findings.plan.config.confirm, finding.case, finding.verdict
+    score = findings.plan.config.training.score
     used = finding.rule.costs[case.budget.cost] / case.budget.limit
     best = "itself" if finding.best is finding.rule else _described(finding.best)
     facts = [
@@ -237,14 +245,14 @@ def _card(findings: Findings, finding: Finding) -> Card:
     remarks = (
         wording.price_of_decision(finding),
         wording.collapse_sentence(finding),
-        wording.image_sentence(finding, confirm),
+        wording.image_sentence(finding, confirm, score),
         wording.unexplored_sentence(finding, confirm),
     )
     return Card(
         outcome=verdict.outcome,
         sign=drawing.SIGNS[verdict.outcome],
         title=f"{case.rule} within {wording.budget_text(case.budget)}",
-        sentence=wording.headline(finding, confirm),
+        sentence=wording.headline(finding, confirm, score),
         facts=tuple(facts),
         remarks=tuple(filter(None, remarks)),
     )
@@ -330,8 +338,11 @@ def _test_text(confirmed: Confirmed) -> str:
 
 
 def _weighted(findings: Findings) -> str | None:
-    search, best = findings.plan.config.search, findings.weighted
-    return None if best is None else wording.weighted_sentence(best, search.params_weight, search.memory_weight)
+    config, best = findings.plan.config, findings.weighted
+    if best is None:
+        return None
+    weights = config.search.params_weight, config.search.memory_weight
+    return wording.weighted_sentence(best, *weights, config.training.score)
 
 
 def _rule_of_thumb(findings: Findings, best: BestRatio) -> str:

@@ -15,7 +15,7 @@ from search.groups import with_groups
 from search.imagefolder import load_folder
 from search.torchvisionsets import load_set
 
-_COMBINATIONS_STREAM = 5  # first word of the entropy; `splits` uses 1 to 3, `training` 4
+_COMBINATIONS_STREAM = 5  # first word of the entropy; `augment` lists all of them
 
 
 def load(config: DataConfig) -> ImageData:

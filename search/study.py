@@ -5,29 +5,26 @@ claimed and every claim changes one state in one transaction, so the number of t
 workers: work interrupted goes back to the queue under its own number.
 """
 
-import base64
 import logging
 import math
 import os
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 import numpy as np
 import optuna
 import sqlalchemy
-from numpy.typing import NDArray
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.config import StudyConfig
 from search.cost import Budget, Costs
 from search.errors import StorageError
-from search.evaluate import Failed, Fidelity, Run, Scored, Split
+from search.evaluate import Fidelity, Split
 from search.schedule import FilterSchedule
 
 MOST_ATTEMPTS = 3
@@ -358,18 +355,6 @@ def run_seeds(study_seed: int, purpose: Purpose, schedule: FilterSchedule, first
     ]
 
 
-def record(run: Run) -> dict[str, Any]:
-    """A run as it is kept in the storage."""
-    match run:
-        case Scored():
-            kept: dict[str, Any] = {"seed": run.seed, "accuracy": run.accuracy, "loss": run.loss, "epochs": run.epochs}
-            if run.peak_bytes is not None:
-                kept["peak_bytes"] = run.peak_bytes
-        case Failed():
-            kept = {"seed": run.seed, "reason": run.reason, "detail": run.detail}
-    return kept | {"wall_seconds": round(run.wall_seconds, 6)}
-
-
 def costs_of(trial: FrozenTrial) -> Costs:
     """The costs a trial was priced at."""
     return Costs(**trial.user_attrs["costs"])
@@ -391,13 +376,3 @@ def is_finished(trial: FrozenTrial) -> bool:
 def is_given_up(trial: FrozenTrial) -> bool:
     """Whether a job ended without counting: it crashed too often, and a resume tries it again."""
     return trial.state is TrialState.FAIL and not is_finished(trial)
-
-
-def pack_counts(counts: NDArray[np.uint16]) -> str:
-    """Per-image counts as text: zlib over 16-bit little-endian, base 64."""
-    return base64.b64encode(zlib.compress(counts.astype("<u2").tobytes(), 9)).decode()
-
-
-def unpack_counts(text: str) -> NDArray[np.uint16]:
-    """The counts that `pack_counts` wrote."""
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype="<u2").astype(np.uint16)

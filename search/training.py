@@ -8,38 +8,36 @@ Dimension legend: b batch, k replicas, c channels, h height, w width, n classes.
 """
 
 import gc
-import logging
 import math
 import signal
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined] # re-exported
-from pytorch_lightning.utilities.warnings import PossibleUserWarning  # type: ignore[attr-defined] # re-exported
 from torch import Tensor, nn
 from torch.nn import functional
 
+from search.augment import Augmentation, check_augment
 from search.config import DeviceName
 from search.data import ImageData
 from search.errors import ConfigError
 from search.evaluate import Failed, Fidelity, OnEpoch, Run, Scored, Split
+from search.fitting import MemoryMeter, fit, is_out_of_memory
 from search.networkconfig import NetworkConfig
 from search.networks import build
 from search.replicas import Replicas, SeparateReplicas, fuse
 from search.schedule import FilterSchedule
+from search.scoring import accuracy, parts_of
 from search.splits import Splits
 from search.trainingconfig import TrainingConfig
 
 _ORDER_STREAM = 4
-"""First word of the data order's entropy; `data` uses 1 to 3 and 5, so no draw shares a stream with another."""
+"""First word of the data order's entropy; `augment` lists all such words, so no draw shares a stream with another."""
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -73,29 +71,37 @@ class _ReplicaImages:
     mean: Tensor
     deviation: Tensor
 
-    def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images `(b, k, c, h, w)` and labels `(b, k)` at indices `(b, k)`."""
-        images = self.images[indices].float()
+    def gather(
+        self, indices: Tensor, vary: Callable[[Tensor], Tensor] = lambda images: images
+    ) -> tuple[Tensor, Tensor]:
+        """Images `(b, k, c, h, w)` and labels `(b, k)` at indices `(b, k)`, the images varied before normalisation."""
+        images = vary(self.images[indices]).float()
         return images.sub_(self.mean).div_(self.deviation), self.labels[indices]
 
 
 @dataclass(frozen=True)
 class _Score:
-    """Of every replica: per image whether it is right `(n_images, k)`, and the mean loss `(k,)`."""
+    """Of every replica: per image whether it is right `(n_images, k)`, mean loss and accuracy `(k,)`."""
 
     correct: NDArray[np.bool_]
     loss: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
 
     def mean_accuracy(self) -> float:
         """Over the replicas whose loss is finite; NaN without one."""
         finite = np.isfinite(self.loss)
-        return float(self.correct[:, finite].mean()) if finite.any() else math.nan
+        return float(self.accuracy[finite].mean()) if finite.any() else math.nan
 
 
 def _replica_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of every image and replica, in nats: logits `(b, k, n)` and labels `(b, k)` to `(b, k)`."""
-    losses = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return losses.view(labels.shape)
+    """Cross-entropy of every image and replica `(b, k)`, in nats.
+
+    Args:
+        logits: `(b, k, n)`.
+        labels: `(b, k)`, or shares of the classes `(b, k, n)`.
+    """
+    losses = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1), reduction="none")
+    return losses.view(logits.shape[:2])
 
 
 class ReplicaTraining(pl.LightningModule):
@@ -111,6 +117,7 @@ class ReplicaTraining(pl.LightningModule):
         training: Indices of each replica's training images, `(n_images, k)`.
         scored: Indices of the images the trained replicas are scored on, likewise.
         orders: What shuffles the training images, one generator per replica.
+        augmentation: What varies them; None where they train as they are.
         recipe: Batch size, peak learning rate, weight decay.
         fidelity: Epochs to come, the one-cycle schedule ends with the last; what multiplies the learning rate.
         after_epoch: Called with the module after each epoch; True stops.
@@ -129,6 +136,7 @@ class ReplicaTraining(pl.LightningModule):
         training: NDArray[np.int64],
         scored: NDArray[np.int64],
         orders: Sequence[np.random.Generator],
+        augmentation: Augmentation | None,
         recipe: TrainingConfig,
         fidelity: Fidelity,
         after_epoch: "Callable[[ReplicaTraining], bool]",
@@ -142,6 +150,7 @@ class ReplicaTraining(pl.LightningModule):
         self._training = training
         self._scored = scored
         self._orders = orders
+        self._augmentation = augmentation
         self._recipe = recipe
         self._fidelity = fidelity
         self._after_epoch = after_epoch
@@ -170,7 +179,7 @@ class ReplicaTraining(pl.LightningModule):
         order = self._shuffle()
         total = torch.zeros(self.network.count, device=self.device)
         for start in range(0, self._steps * self._batch, self._batch):
-            images, labels = self._images.gather(order[start : start + self._batch])
+            images, labels = self._training_batch(order[start : start + self._batch])
             losses = _replica_losses(self.network(images), labels).mean(0)
             self._optimizer.zero_grad()
             losses.sum().backward()  # type: ignore[no-untyped-call] # a sum, so each replica has the gradients it has alone
@@ -180,6 +189,12 @@ class ReplicaTraining(pl.LightningModule):
         self.epochs_done += 1
         for replica in np.flatnonzero(~torch.isfinite(total).cpu().numpy()):
             self._diverged.setdefault(int(replica), self.epochs_done)
+
+    def _training_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images `(b, k, c, h, w)` and labels, `(b, k)` or shares of the classes `(b, k, n)`, at indices `(b, k)`."""
+        if self._augmentation is None:
+            return self._images.gather(indices)
+        return self._augmentation.mix(*self._images.gather(indices, self._augmentation.vary))
 
     def on_train_epoch_end(self) -> None:
         """Stop when no replica is left to train, or when the caller asks."""
@@ -202,7 +217,12 @@ class ReplicaTraining(pl.LightningModule):
             parts.append(((logits.argmax(-1) == labels).cpu(), _replica_losses(logits, labels).cpu()))
         self.network.train()
         correct, losses = (torch.cat(column) for column in zip(*parts, strict=True))
-        return _Score(correct.numpy(), losses.double().mean(0).numpy())
+        classes = self._images.labels.cpu().numpy()[indices]
+        accuracies = [
+            accuracy(right, parts_of(own, self._recipe.score))
+            for right, own in zip(correct.numpy().T, classes.T, strict=True)
+        ]
+        return _Score(correct.numpy(), losses.double().mean(0).numpy(), np.array(accuracies))
 
     def divergence(self, replica: int) -> str | None:
         """Why a trained replica has no score; None where it has one."""
@@ -230,11 +250,15 @@ class TrainingEvaluator:
         data: All images; moved to the device once, here.
         splits: Which of them test, validate and train.
         device: Where to train.
+
+    Raises:
+        ConfigError: Augmentation that the images do not allow.
     """
 
     def __init__(
         self, network: NetworkConfig, training: TrainingConfig, data: ImageData, splits: Splits, device: torch.device
     ) -> None:
+        check_augment(training.augment, data)
         self._network = network
         self._recipe = training
         self._data = data
@@ -254,11 +278,11 @@ class TrainingEvaluator:
     ) -> list[Run]:
         """See `search.evaluate.Evaluate`."""
         started = time.perf_counter()
-        baseline = self._start_peak()
+        memory = MemoryMeter.start(self._device)
         try:
             module = self._train(schedule, seeds, fidelity, score_on, on_epoch)
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             module, detail = None, str(error).partition("\n")[0]
         seconds = (time.perf_counter() - started) / len(seeds)
@@ -271,16 +295,26 @@ class TrainingEvaluator:
                 return [Failed(seeds[0], "oom", f"{schedule}: {detail}", seconds)]
             parts = seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
             return [run for part in parts for run in self(schedule, part, fidelity, score_on, on_epoch, keep_weights)]
-        peak = None if baseline is None else torch.cuda.max_memory_allocated(self._device) - baseline
+        peak, reserved = (None, None) if memory is None else (memory.peak_allocated, memory.peak_reserved)
         runs: list[Run] = []
         for replica, seed in enumerate(seeds):
             if divergence := module.divergence(replica):
                 runs.append(Failed(seed, "diverged", divergence, seconds))
                 continue
-            correct = np.ascontiguousarray(module.final.correct[:, replica])
-            loss = float(module.final.loss[replica])
-            weights = module.network.state_dict_of(replica) if keep_weights else None
-            runs.append(Scored(seed, float(correct.mean()), loss, correct, module.epochs_done, seconds, peak, weights))
+            runs.append(
+                Scored(
+                    seed,
+                    float(module.final.accuracy[replica]),
+                    float(module.final.loss[replica]),
+                    np.ascontiguousarray(module.final.correct[:, replica]),
+                    module.epochs_done,
+                    seconds,
+                    peak,
+                    reserved,
+                    len(seeds),
+                    module.network.state_dict_of(replica) if keep_weights else None,
+                )
+            )
         return runs
 
     def _train(
@@ -305,11 +339,12 @@ class TrainingEvaluator:
             training,
             validation if score_on == "validation" else test,
             [np.random.default_rng((_ORDER_STREAM, seed)) for seed in seeds],
+            Augmentation(self._recipe.augment, self._data.classes, seeds) if self._recipe.augment.in_words else None,
             self._recipe,
             fidelity,
             after_epoch,
         )
-        _fit(module, fidelity.epochs, self._device)
+        fit(module, fidelity.epochs, self._device)
         return module
 
     def _build(self, schedule: FilterSchedule, seeds: Sequence[int]) -> Replicas:
@@ -331,69 +366,3 @@ class TrainingEvaluator:
             for moment in zip(*moments, strict=True)
         )
         return _ReplicaImages(self._images, self._labels, mean, deviation)
-
-    def _start_peak(self) -> int | None:
-        """Bytes allocated on the GPU before a pass, its peak counter reset; None where memory is not measured."""
-        if self._device.type != "cuda":
-            return None
-        torch.cuda.reset_peak_memory_stats(self._device)
-        return torch.cuda.memory_allocated(self._device)
-
-
-def _fit(module: ReplicaTraining, epochs: int, device: torch.device) -> None:
-    """Train in place under a Trainer that logs, saves and shows nothing.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C, which Lightning turns into SystemExit (2.6.6, `trainer/call.py`).
-    """
-    with _quiet(), _reproducible_kernels():
-        trainer = pl.Trainer(
-            accelerator=device.type,
-            devices=1 if device.index is None else [device.index],
-            max_epochs=epochs,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            plugins=[LightningEnvironment()],  # or it acts on a Slurm job it happens to run in
-        )
-        try:
-            trainer.fit(module, train_dataloaders=range(1))
-        except SystemExit as stop:
-            if isinstance(stop.__context__, KeyboardInterrupt):
-                raise KeyboardInterrupt from stop
-            raise
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning's hardware notes and tips say nothing a study's user can act on."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-            warnings.filterwarnings("ignore", category=PossibleUserWarning)  # such as a GPU left alone by device: cpu
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-@contextmanager
-def _reproducible_kernels() -> Iterator[None]:
-    """Make cuDNN pick the same deterministic kernels every time; the CPU needs nothing."""
-    cudnn = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.benchmark
-    cudnn.deterministic, cudnn.benchmark = True, False
-    try:
-        yield
-    finally:
-        cudnn.deterministic, cudnn.benchmark = before
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """On the CPU torch raises a plain RuntimeError that names its allocator."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)

@@ -6,21 +6,47 @@ from pydantic import Field
 
 from search.section import Positive, Section
 
+ScoreName = Literal["accuracy", "balanced_accuracy"]
+
 
 class AugmentConfig(Section):
-    """How training images are varied; what a run is scored on stays as it is."""
+    """How training images are varied, anew in every epoch; what a run is scored on stays as it is."""
 
-    flip: bool = Field(False, description="Mirror every other image, left to right.")
+    flip: bool = Field(False, description="Mirror half of the images, left to right.")
     crop: int = Field(
-        0, ge=0, le=64, description="Shift images by up to so many pixels either way, what comes in being black."
+        0,
+        ge=0,
+        le=64,
+        description="Shift images by up to so many pixels either way, at most half of their side; what comes in is 0.",
     )
     randaugment: int = Field(
-        0, ge=0, le=4, description="RandAugment's operations for each image, at magnitude 9; 0: none."
+        0,
+        ge=0,
+        le=4,
+        description="RandAugment's operations for each image, at magnitude 9; 0: none. For uint8 images from 0 to "
+        "255: in a smaller range, such as the digits' 0 to 16, its colour operations distort.",
     )
     mixup: float = Field(0.0, ge=0, le=8, description="Alpha of mixup; 0: none.")
     cutmix: float = Field(
-        0.0, ge=0, le=8, description="Alpha of CutMix; 0: none. With mixup, batches get one or the other in turn."
+        0.0,
+        ge=0,
+        le=8,
+        description="Alpha of CutMix; 0: none. With mixup, each batch gets one or the other at random.",
     )
+
+    @property
+    def in_words(self) -> str:
+        """What is done, `flip, crop (2 pixels), mixup (alpha 0.2)`; empty where images stay as they are."""
+        mixing = [
+            f"{name} (alpha {alpha:g})" for name, alpha in (("mixup", self.mixup), ("CutMix", self.cutmix)) if alpha
+        ]
+        said = (
+            "flip" * self.flip,
+            f"crop ({self.crop} pixel{'s' * (self.crop > 1)})" * (self.crop > 0),
+            f"RandAugment ({self.randaugment} operation{'s' * (self.randaugment > 1)})" * (self.randaugment > 0),
+            " or ".join(mixing),
+        )
+        return ", ".join(filter(None, said))
 
 
 class TrainingConfig(Section):
@@ -40,7 +66,7 @@ class TrainingConfig(Section):
     )
     learning_rate: float = Field(0.05, gt=0, le=10, description="Peak of the one-cycle schedule.")
     weight_decay: float = Field(0.01, ge=0, le=10, description="AdamW's decoupled weight decay.")
-    score: Literal["accuracy", "balanced_accuracy"] = Field(
+    score: ScoreName = Field(
         "accuracy",
         description="accuracy: share of images classified correctly; balanced_accuracy: the mean of that share over "
         "the classes, for classes of unequal size.",

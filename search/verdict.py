@@ -122,7 +122,8 @@ def decide(
     doi:10.1080/00401706.1982.10487790). The published regret interval is the largest lower to the largest upper limit,
     not below 0; it covers the regret against these challengers with at least the plan's confidence.
 
-    Scores are multiples of one over the number of test images, so n of them can be equal. An sd is therefore taken to
+    Accuracies are multiples of one over the number of test images, so n of them can be equal (balanced ones seldom
+    are). An sd is therefore taken to
     be at least half the smallest gap between two different scores of the pair: were it larger than half a step of
     rounding, normal scores would agree n times with probability below 0.69^n. Where all scores of a pair agree, not
     even the step is known, and the limits are -1 and 1. Without this, equal scores would give an interval of no width.
@@ -214,12 +215,16 @@ def image_bootstrap(
     confidence: float,
     rng: np.random.Generator,
     resamples: int = 4000,
+    parts: Sequence[NDArray[np.int64]] | None = None,
 ) -> Interval:
     """Percentile interval of challenger minus rule, over which images happened to be in the test split.
 
     Paired bootstrap (Efron 1979, doi:10.1214/aos/1176344552): images are redrawn with replacement, each with its two
     outcomes. Assumes images drawn independently of one population. It misleads when images come in groups (one writer,
     one video), with fewer than about 50 images, and when the two schedules agree on every image: then its width is 0.
+    With parts, such as the classes of a balanced accuracy, images are redrawn within each: the sizes of a stratified
+    split's classes are no chance, and a class has an accuracy only while it has images. It then misleads, too narrow,
+    where parts have a few images each, and knows nothing of a part of one.
     Training seeds are averaged out beforehand and their noise is only in part in it, so it stands beside `decide`'s
     interval and does not replace it.
 
@@ -229,6 +234,7 @@ def image_bootstrap(
         confidence: In (0, 1).
         rng: Draws the resamples.
         resamples: How many.
+        parts: Indices of the images of each part, whose differences are averaged; None for one part of all.
 
     Raises:
         ValueError: No image, shapes that differ, or a confidence out of range.
@@ -238,21 +244,23 @@ def image_bootstrap(
         msg = f"correctness of shapes {rule_correct.shape} and {challenger_correct.shape} came; both are (n_images,)"
         raise ValueError(msg)
     # Few differences are distinct, multiples of 1 / runs; redrawing their counts equals redrawing the images.
-    values, counts = np.unique(challenger_correct - rule_correct, return_counts=True)
-    n_images = len(rule_correct)
-    means = rng.multinomial(n_images, counts / n_images, size=resamples) @ values / n_images
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(values @ counts / n_images), float(low), float(high))
+    difference, means, redrawn = challenger_correct - rule_correct, [], []
+    for part in [np.arange(len(difference))] if parts is None else parts:
+        values, counts = np.unique(difference[part], return_counts=True)
+        means.append(values @ counts / len(part))
+        redrawn.append(rng.multinomial(len(part), counts / len(part), size=resamples) @ values / len(part))
+    low, high = np.quantile(np.mean(redrawn, axis=0), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(np.mean(means)), float(low), float(high))
 
 
-def resolvable_margin(n_images: int, confidence: float) -> float:
+def resolvable_margin(n_images: float, confidence: float) -> float:
     """The half-width `image_bootstrap` can be expected to have on a test split of this size, as a fraction.
 
     The normal limit of the bootstrap at the planning value `IMAGE_DIFFERENCE_SD`. It misleads where schedules disagree
     on more or fewer images than the planning value says: nearly equal schedules, or a data set much harder or easier.
 
     Args:
-        n_images: Images of the test split, at least 1.
+        n_images: Images of the test split, at least 1; of an unequal one `scoring.effective_images`.
         confidence: In (0, 1).
 
     Raises:

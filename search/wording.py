@@ -12,6 +12,7 @@ from search.config import ConfirmConfig, SamplerName
 from search.cost import Budget, CostName, amount, exact_amount
 from search.outlook import LIKELY
 from search.rules import Rule
+from search.trainingconfig import ScoreName
 from search.verdict import Interval, Outcome
 
 if TYPE_CHECKING:  # its values are described, not made; loading what makes them takes seconds
@@ -119,13 +120,18 @@ def answer(findings: Sequence[Finding]) -> str:
     return " ".join(sentences)
 
 
-def headline(finding: Finding, confirm: ConfirmConfig) -> str:
+def score_text(score: ScoreName) -> str:
+    """What a study's accuracies are: `accuracy`, `balanced accuracy`."""
+    return score.replace("_", " ")
+
+
+def headline(finding: Finding, confirm: ConfirmConfig, score: ScoreName = "accuracy") -> str:
     """The verdict in two sentences: what was decided, and how sure that is."""
     if finding.verdict.exact:
         return _exact(finding, confirm)
     match finding.verdict.outcome:
         case "not near-optimal":
-            return _not_near_optimal(finding, confirm)
+            return _not_near_optimal(finding, confirm, score)
         case "near-optimal":
             return _near_optimal(finding, confirm)
         case "undecided":
@@ -145,15 +151,20 @@ def _exact(finding: Finding, confirm: ConfirmConfig) -> str:
     )
 
 
-def _not_near_optimal(finding: Finding, confirm: ConfirmConfig) -> str:
+def _not_near_optimal(finding: Finding, confirm: ConfirmConfig, score: ScoreName) -> str:
     rule, verdict = finding.case.rule, finding.verdict
     comparison = verdict.comparisons[str(verdict.best)]
+    lead = points(comparison.mean)
+    match score:
+        case "accuracy":
+            better = f"classifies {lead} more of the test images correctly than"
+        case "balanced_accuracy":
+            better = f"has a balanced accuracy on the test images {lead} above that of"
     return (
-        f"Within {budget_text(finding.case.budget)}, {rule} is not near-optimal: {verdict.best} classifies "
-        f"{points(comparison.mean)} more of the test images correctly than {rule}'s {finding.case.schedule} "
-        f"(means of {counted(comparison.runs, 'run')} each). With {share(confirm.confidence)} confidence {rule} loses "
-        f"between {number(verdict.regret.low)} and {points(verdict.regret.high)} to the best schedule confirmed, more "
-        f"than the {points(confirm.margin)} one is willing to call nothing."
+        f"Within {budget_text(finding.case.budget)}, {rule} is not near-optimal: {verdict.best} {better} {rule}'s "
+        f"{finding.case.schedule} (means of {counted(comparison.runs, 'run')} each). With {share(confirm.confidence)} "
+        f"confidence {rule} loses between {number(verdict.regret.low)} and {points(verdict.regret.high)} to the best "
+        f"schedule confirmed, more than the {points(confirm.margin)} one is willing to call nothing."
     )
 
 
@@ -251,15 +262,16 @@ def over_images(finding: Finding) -> Interval | None:
     return Interval(*(max(0.0, *(getattr(each, part) for each in images)) for part in ("mean", "low", "high")))
 
 
-def image_sentence(finding: Finding, confirm: ConfirmConfig) -> str | None:
+def image_sentence(finding: Finding, confirm: ConfirmConfig, score: ScoreName = "accuracy") -> str | None:
     """What the choice of test images leaves open, beside what training seeds do; None before any run."""
     interval = over_images(finding)
     if interval is None:
         return None
     count = len(finding.challengers)
     together = f" for all {count} challengers together" if count > 1 else ""
+    within = " within their classes" if score == "balanced_accuracy" else ""
     sentence = (
-        f"With the test images redrawn (bootstrap, {share(confirm.confidence)}{together}), the loss is "
+        f"With the test images redrawn{within} (bootstrap, {share(confirm.confidence)}{together}), the loss is "
         f"{range_text(interval)}"
     )
     undecided = finding.verdict.outcome == "undecided"
@@ -338,13 +350,16 @@ def alignment_sentence(found: Alignment) -> str:
     )
 
 
-def weighted_sentence(best: WeightedBest, params_weight: float, memory_weight: float) -> str:
+def weighted_sentence(
+    best: WeightedBest, params_weight: float, memory_weight: float, score: ScoreName = "accuracy"
+) -> str:
     """The weighted objective's best schedule, and what the weights mean."""
     costs = f"{amount('params', best.costs['params'])} parameters, {amount('memory', best.costs['memory'])}"
     return (
-        f"Paying {points(params_weight)} of accuracy for halving the parameters and {points(memory_weight)} for "
-        f"halving the training memory, {best.schedule} is worth most ({costs}), at an estimated validation accuracy "
-        f"of {percent(best.accuracy)} (sd {points(best.accuracy_sd)}). The surrogate's estimate, not confirmed."
+        f"Paying {points(params_weight)} of {score_text(score)} for halving the parameters and "
+        f"{points(memory_weight)} for halving the training memory, {best.schedule} is worth most ({costs}), at an "
+        f"estimated validation {score_text(score)} of {percent(best.accuracy)} (sd {points(best.accuracy_sd)}). The "
+        "surrogate's estimate, not confirmed."
     )
 
 

@@ -23,10 +23,11 @@ from search.launch import end_with_coordinator
 from search.memorylimit import DID_NOT_FIT, fits, memory_limit
 from search.objective import excess
 from search.plan import StudyPlan, make_plan
+from search.runrecord import pack_counts, record
 from search.samplers import make_sampler
 from search.schedule import FilterSchedule
 from search.splits import Splits
-from search.study import PURPOSES, Probe, Purpose, Storage, load, pack_counts, record
+from search.study import PURPOSES, Probe, Purpose, Storage, load
 from search.table import TableEvaluator
 from search.training import TrainingEvaluator, choose_device
 

@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from search import study
+from search.config import StudyConfig
 from search.evaluate import Failed, Fidelity, OnEpoch, Run, Scored, Split
-from search.plan import StudyPlan
+from search.plan import StudyPlan, make_plan
+from search.run import Launch, Stop
 from search.schedule import FilterSchedule
 from search.study import Storage
-from search.worker import carry_out_next
+from search.worker import carry_out_next, make_evaluator, open_study
 
 Surface = Callable[[FilterSchedule], float]
 TEST_IMAGES = 500
@@ -85,3 +88,27 @@ class InlineWorkers:
 
     def running(self) -> int:
         return 0
+
+
+def conduct(folder, evaluate=None, seed=0, **changes):
+    """A study from search to confirmation in this process; its networks are trained unless something evaluates."""
+    config = StudyConfig.model_validate(
+        {
+            "seed": seed,
+            "budgets": ["params <= 1500", "activations <= 500"],
+            "search": {"trials": 40, "seeds_per_trial": 2},
+            "confirm": {"looks": [8, 16, 32]},
+        }
+        | changes
+    )
+    plan = make_plan(config)
+    folder.mkdir(exist_ok=True)
+    study.create(folder, config, plan.objective.directions, plan.data.fingerprint)
+    storage = open_study(plan, folder)
+    study.enqueue_missing(storage, plan.proposals())
+    launch = Launch(
+        plan, storage, InlineWorkers(plan, evaluate or make_evaluator(plan), storage), Stop(None), lambda _: None
+    )
+    assert launch.search()
+    launch.confirm()
+    return plan, storage

@@ -7,13 +7,15 @@ import pytest
 import torch
 from planted_findings import make_findings, make_plan
 from safetensors.torch import load_file
+from scipy.stats import binomtest
 
 from search.errors import ConfigError
 from search.evaluate import Failed, Scored
-from search.export import export_best, train_best
+from search.export import accuracy_interval, export_best, train_best
 from search.networks import build
 from search.plainyaml import load
 from search.schedule import FilterSchedule
+from search.scoring import parts_of
 from search.study import run_seeds
 
 # Runs alone in the exported folder, as its reader would: plain PyTorch, nothing of this package.
@@ -140,6 +142,40 @@ def test_a_damaged_export_is_one_configuration_error(tmp_path, line, said):
         train_best(tmp_path, lambda *_: False)
 
 
+LABELS = np.repeat([0, 1, 2], [200, 40, 10])
+
+
+def test_plain_accuracy_has_its_wilson_interval():
+    correct = np.arange(250) < 225
+    interval = accuracy_interval(correct, parts_of(LABELS, "accuracy"))
+    expected = binomtest(225, 250).proportion_ci(method="wilson")
+    assert (interval.mean, interval.low, interval.high) == (0.9, expected.low, expected.high)
+
+
+def test_balanced_accuracy_has_an_interval_that_covers_over_images():
+    rng, truth = np.random.default_rng(0), np.array([0.95, 0.8, 0.6])
+    parts, covered = parts_of(LABELS, "balanced_accuracy"), 0
+    for _ in range(400):
+        interval = accuracy_interval(rng.random(250) < truth[LABELS], parts)
+        assert 0 <= interval.low <= interval.mean <= interval.high <= 1
+        covered += interval.low <= truth.mean() <= interval.high
+    assert 0.91 <= covered / 400 <= 0.97
+
+
+def test_a_class_without_an_error_leaves_its_doubt_in_the_interval():
+    interval = accuracy_interval(np.ones(250, bool), parts_of(LABELS, "balanced_accuracy"))
+    assert (interval.mean, interval.high) == (1, 1)
+    assert interval.low < accuracy_interval(np.ones(250, bool), parts_of(LABELS, "accuracy")).low
+
+
+def test_the_card_says_which_accuracy_it_means(tmp_path):
+    plan = make_plan(training={"score": "balanced_accuracy"})
+    folder = export_best(plan, make_findings(plan), tmp_path, _Keeping(plan))[0]
+    said = " ".join((folder / "README.md").read_text().split())
+    assert "Mean test balanced accuracy over training seeds" in said
+    assert "These very weights reach a balanced accuracy of 95.00 %" in said
+
+
 @pytest.mark.integration
 def test_train_scores_an_export_at_full_fidelity(tmp_path):
     plan = make_plan(training={"epochs": 1, "full_epochs": 2})
@@ -151,6 +187,6 @@ def test_train_scores_an_export_at_full_fidelity(tmp_path):
     assert trained.images == 539
     assert trained.accuracy.low < trained.accuracy.mean < trained.accuracy.high
     result = json.loads((folder / "trained" / "result.json").read_text())
-    assert result["accuracy"]["mean"] == trained.accuracy.mean
+    assert (result["score"], result["accuracy"]["mean"]) == ("accuracy", trained.accuracy.mean)
     assert result["environment"]["seed"] == trained.seed
     assert load_file(folder / "trained" / "weights.safetensors")["head.weight"].shape == (10, 8)

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
+from planted_findings import make_findings, make_plan
 
 from search import drawing, figures, probefigures, ratiofigures
 from search.cost import COST_NAMES
@@ -51,6 +52,17 @@ def figure(request, findings):
 
 
 def test_labels_are_legible_inside_the_figure_and_apart(figure):
+    _check_labels(figure)
+
+
+@pytest.mark.parametrize("name", ["confirmation", "learning rates"])
+def test_a_balanced_studys_longer_labels_fit_too(name):
+    figure = _DRAWN[name](make_findings(make_plan(training={"score": "balanced_accuracy"})))
+    assert any(text.get_text().startswith("test balanced accuracy minus the rule's") for text, _ in _texts(figure))
+    _check_labels(figure)
+
+
+def _check_labels(figure):
     width, height = figure.get_size_inches() * figure.dpi
     for text, box in _texts(figure):
         assert text.get_fontsize() >= 9, text.get_text()

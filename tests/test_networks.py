@@ -1,5 +1,6 @@
 import pytest
 import torch
+from families import FAMILIES, MEMBERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -41,15 +42,6 @@ def test_pooling_lies_between_stages_only():
     assert network.head.bias is not None
 
 
-FAMILIES = {
-    "plain": {"family": "plain", "blocks_per_stage": 2},
-    "residual": {"family": "residual", "blocks_per_stage": 2},
-    "bottleneck": {"family": "bottleneck"},
-    "regnet": {"family": "regnet", "blocks_per_stage": 2, "squeeze_excite": True},
-    "inverted": {"family": "inverted", "head_filters": 20, "squeeze_excite": True, "kernel_size": 5},
-}
-
-
 def stage_sizes(network, schedule, side):
     """Height of what each stage puts out."""
     built = build(NetworkConfig(**network), schedule, 1, 10).eval()
@@ -62,60 +54,31 @@ def stage_sizes(network, schedule, side):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_stages_have_their_filters_and_a_small_stem_leaves_the_first_at_full_resolution(family):
+def test_stages_put_out_their_filters(family):
     network = build(NetworkConfig(**FAMILIES[family]), FilterSchedule((8, 24, 16)), 3, 10)
     widths = []
     for name, child in network.named_children():
         if name.startswith("stage"):
             child.register_forward_hook(lambda _layer, _inputs, output: widths.append(output.shape[1]))
-    network.eval()(torch.zeros(1, 3, 16, 16))
+    assert network.eval()(torch.zeros(1, 3, 16, 16)).shape == (1, 10)
     assert widths == [8, 24, 16]
-    assert stage_sizes(FAMILIES[family], FilterSchedule((8, 24, 16)), 16) == [16, 8, 4]
+
+
+@pytest.mark.parametrize("family", ["plain", "residual", "bottleneck", "regnet", "inverted"])
+def test_a_small_stem_leaves_the_first_stage_at_full_resolution(family):
+    assert stage_sizes({"family": family}, FilterSchedule((8, 24, 16)), 16) == [16, 8, 4]
 
 
 @pytest.mark.parametrize(
     ("family", "share"), [("plain", 4), ("residual", 4), ("bottleneck", 4), ("regnet", 4), ("inverted", 2)]
 )
 def test_a_large_stem_leaves_a_share_of_the_resolution(family, share):
-    network = FAMILIES[family] | {"stem": "large"}
-    sizes = stage_sizes(network, FilterSchedule((8, 8)), 64)
+    sizes = stage_sizes({"family": family, "stem": "large"}, FilterSchedule((8, 8)), 64)
     assert sizes == [64 // share, 64 // share // 2]
 
 
-MEMBERS = {
-    "resnet18": ({"family": "residual", "blocks_per_stage": 2}, (64, 128, 256, 512)),
-    "resnet34": (
-        {"family": "residual", "blocks_per_stage": (3, 4, 6, 3), "stem_filters": 64},
-        (64, 128, 256, 512),
-    ),
-    "resnet50": ({"family": "bottleneck", "blocks_per_stage": (3, 4, 6, 3)}, (256, 512, 1024, 2048)),
-    "mobilenet_v2": (
-        {
-            "family": "inverted",
-            "blocks_per_stage": (1, 2, 3, 4, 3, 3, 1),
-            "strides": (1, 2, 2, 2, 1, 2, 1),
-            "expansion": (1, 6, 6, 6, 6, 6, 6),
-            "stem_filters": 32,
-            "head_filters": 1280,
-        },
-        (16, 24, 32, 64, 96, 160, 320),
-    ),
-    "regnet_x_400mf": (
-        {"family": "regnet", "blocks_per_stage": (1, 2, 7, 12), "group_width": 16},
-        (32, 64, 160, 400),
-    ),
-    "regnet_y_400mf": (
-        {
-            "family": "regnet",
-            "blocks_per_stage": (1, 3, 6, 6),
-            "group_width": 8,
-            "stem_filters": 32,
-            "squeeze_excite": True,
-        },
-        (48, 104, 208, 440),
-    ),
-}
-"""Settings and filters that make torchvision's models of these names."""
+def test_strides_of_each_stage_are_as_configured():
+    assert stage_sizes({"family": "residual", "strides": (2, 1, 2)}, FilterSchedule((8, 8, 8)), 16) == [8, 8, 4]
 
 
 def member(name):
@@ -151,7 +114,7 @@ def test_weights_on_the_meta_device_draw_nothing():
     before = torch.get_rng_state()
     with torch.device("meta"):
         for network in FAMILIES.values():
-            build(NetworkConfig(**network), FilterSchedule((8, 16)), 1, 10)
+            build(NetworkConfig(**network), FilterSchedule((8, 16, 8)), 1, 10)
     assert torch.equal(before, torch.get_rng_state())
 
 

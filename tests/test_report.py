@@ -6,11 +6,16 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import optuna
 import pytest
+from optuna.trial import TrialState
+from planted_findings import make_findings, make_plan, make_storage
 
 from search.beststage import FiltersInterval
+from search.cost import amount
 from search.findings import BestFilters, Findings
 from search.report import write_report
+from search.schedule import FilterSchedule
 
 _VOID = {"meta", "img", "br", "link"}
 
@@ -85,6 +90,35 @@ def test_the_rule_of_thumb_is_a_row_for_each_budget(written):
     text = _Page(written.read_text()).text
     assert "1,500 parameters 1.19 0.84 to 1.68 outside 0.77 to 1.83" in text
     assert "40,000 MACs 1.54 1 to 2.18 inside" in text
+
+
+def test_nothing_is_said_of_memory_that_was_not_measured(written):
+    assert "predicted and measured" not in _Page(written.read_text()).text
+
+
+def test_measured_memory_stands_beside_what_was_predicted(findings, plan, tmp_path):
+    storage = make_storage(plan, tmp_path)
+    measured = {"seed": 1, "accuracy": 0.9, "replicas": 4, "peak_bytes": 3 * 2**20, "peak_reserved_bytes": 4 * 2**20}
+    attrs = {"schedule": "8-8-8", "first": 0, "count": 4, "runs": [measured]}
+    storage.confirm.add_trial(optuna.trial.create_trial(state=TrialState.COMPLETE, value=0.9, user_attrs=attrs))
+    page = _Page(write_report(tmp_path, findings, storage).read_text())
+    predicted = 4 * plan.cost_model.costs(FilterSchedule((8, 8, 8))).memory
+    assert page.faults == []
+    row = f"8-8-8 4 {amount('memory', predicted)} 3.0 MiB 4.0 MiB {3 * 2**20 / predicted:.2f}"
+    assert row in page.text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "In 1 measurement, one for each schedule" in page.text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_a_balanced_study_says_so_wherever_it_names_its_score(storage_of_plan, tmp_path):
+    plan = make_plan(training={"score": "balanced_accuracy", "augment": {"crop": 2, "mixup": 0.2}})
+    text = _Page(write_report(tmp_path, make_findings(plan), storage_of_plan).read_text()).text
+    assert "Accuracies are balanced: the mean over the classes" in text
+    assert "test balanced accuracy, %" in text
+    assert "The search: balanced accuracy against cost" in text
+    assert "images varied by crop (2 pixels), mixup (alpha 0.2); balanced accuracy of the last" in text
+    assert not re.search("(test|validation) accuracy", text)
+    svg = (tmp_path / "figures" / "accuracy-params.svg").read_text()
+    assert "validation balanced accuracy (%)" in svg
 
 
 def test_numbers_and_schedules_do_not_break(written):

@@ -6,7 +6,7 @@ import signal
 
 import numpy as np
 import pytest
-from planted import Failing, InlineWorkers, Planted, peaked
+from planted import Failing, InlineWorkers, Planted, conduct, peaked
 
 from search import study
 from search.cases import Exploration, correctness, store_exploration, stored_cases
@@ -17,29 +17,9 @@ from search.plan import make_plan
 from search.progress import progress
 from search.records import verdict_values
 from search.run import Launch, Stop, write_outcome
+from search.splits import Splits
 from search.verdict import image_bootstrap
-from search.worker import open_study
-
-
-def conduct(folder, evaluate, seed=0, **changes):
-    config = StudyConfig.model_validate(
-        {
-            "seed": seed,
-            "budgets": ["params <= 1500", "activations <= 500"],
-            "search": {"trials": 40, "seeds_per_trial": 2},
-            "confirm": {"looks": [8, 16, 32]},
-        }
-        | changes
-    )
-    plan = make_plan(config)
-    folder.mkdir(exist_ok=True)
-    study.create(folder, config, plan.objective.directions, plan.data.fingerprint)
-    storage = open_study(plan, folder)
-    study.enqueue_missing(storage, plan.proposals())
-    launch = Launch(plan, storage, InlineWorkers(plan, evaluate, storage), Stop(None), lambda _: None)
-    assert launch.search()
-    launch.confirm()
-    return plan, storage
+from search.worker import make_evaluator, open_study
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +81,7 @@ def test_the_study_folder_is_written(tmp_path):
     assert {row["split"] for row in runs if row["purpose"] == "confirm"} == {"test"}
     verdict = json.loads((tmp_path / "verdict.json").read_text())
     assert (verdict["schema"], verdict["study"], verdict["margin"]) == (1, "digits", 0.005)
+    assert verdict["score"] == "accuracy"
     first = verdict["verdicts"][0]
     assert (first["cost"], first["limit"], first["rule"], first["rule_schedule"]) == (
         "params",
@@ -169,6 +150,35 @@ def test_image_limits_hold_for_the_best_of_several_challengers(tmp_path):
             assert step > 0
             assert each.images.low == pytest.approx(together.low, abs=step)
             assert each.images.high == pytest.approx(alone.high, abs=step)
+
+
+@pytest.mark.integration
+def test_balanced_accuracy_goes_from_the_runs_to_the_verdict(tmp_path):
+    plan = make_plan(
+        StudyConfig.model_validate(
+            {
+                "budgets": ["params <= 1500"],
+                "data": {"classes": [[0, 1, 2, 3, 4, 5, 6, 7], 8, 9]},
+                "training": {"epochs": 1, "score": "balanced_accuracy"},
+            }
+        )
+    )
+    plan, storage = conduct(
+        tmp_path,
+        make_evaluator(plan),
+        budgets=["params <= 1500"],
+        data=plan.config.data.model_dump(),
+        training=plan.config.training.model_dump(),
+        search={"trials": 6, "seeds_per_trial": 1},
+        confirm={"looks": [2, 4], "challengers": 1},
+    )
+    (finding,) = conclude(plan, storage).findings
+    labels = plan.data.labels[Splits(plan.data, plan.config.data).test]
+    shares = [correctness(storage)[finding.rule.schedule][labels == label].mean() for label in range(3)]
+    assert finding.rule.accuracy.mean == pytest.approx(np.mean(shares))
+    (challenger,) = finding.challengers
+    assert challenger.images.mean == pytest.approx(challenger.accuracy.mean - finding.rule.accuracy.mean)
+    assert verdict_values(conclude(plan, storage))["score"] == "balanced_accuracy"
 
 
 def test_a_mended_cause_of_crashes_lets_a_resume_go_on(tmp_path):

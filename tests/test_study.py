@@ -2,7 +2,6 @@ import os
 import sqlite3
 from collections import Counter
 
-import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -139,11 +138,6 @@ def test_seeds_differ_between_purposes_schedules_and_runs():
     assert len(set(seeds)) == len(seeds)
     later = study.run_seeds(0, "confirm", FilterSchedule((8, 8, 8)), 16, 16)
     assert later == study.run_seeds(0, "confirm", FilterSchedule((8, 8, 8)), 0, 32)[16:]
-
-
-def test_counts_survive_packing():
-    counts = np.random.default_rng(0).integers(0, 2**16, 1000).astype(np.uint16)
-    np.testing.assert_array_equal(study.unpack_counts(study.pack_counts(counts)), counts)
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no database" * 100, b"SQLite format 3\x00" + b"\x01" * 5000])

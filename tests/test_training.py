@@ -6,6 +6,8 @@ import torch
 from torch.nn import functional
 
 from search import training
+from search.augment import Augmentation
+from search.data import ImageData
 from search.dataconfig import DataConfig
 from search.errors import ConfigError
 from search.evaluate import Failed, Fidelity, Scored
@@ -104,7 +106,7 @@ def test_the_score_is_that_of_the_returned_weights_on_the_split_asked_for(evalua
         assert np.array_equal(run.correct, (logits.argmax(1) == labels).numpy())
         assert run.accuracy == run.correct.mean()
         assert run.loss == pytest.approx(float(functional.cross_entropy(logits, labels)), rel=1e-4)
-        assert (run.epochs, run.peak_bytes) == (1, None)
+        assert (run.epochs, run.replicas, run.peak_bytes, run.peak_reserved_bytes) == (1, 2, None, None)
 
 
 def test_every_epoch_is_reported_and_does_not_disturb_the_run(evaluate):
@@ -187,6 +189,7 @@ def test_seeds_that_do_not_fit_in_memory_together_train_in_smaller_passes(evalua
     assert passes == [[1, 2, 3], [1], [2, 3], [2], [3]]
     assert [run.seed for run in runs] == [1, 2, 3]
     assert all(isinstance(run, Scored) for run in runs)
+    assert [run.replicas for run in runs] == [1, 1, 1]
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(evaluate):
@@ -239,8 +242,70 @@ def test_fewer_images_than_a_batch_make_one_batch(data, splits):
 
 def test_the_recipe_is_read(data, splits, evaluate):
     usual = records(evaluate(SCHEDULE, [1], Fidelity(1), "validation"))
-    for recipe in ({"batch_size": 32}, {"learning_rate": 0.01}, {"weight_decay": 10.0}):
+    augments = ({"flip": True}, {"crop": 1}, {"randaugment": 1}, {"mixup": 0.2}, {"cutmix": 1.0})
+    others = ({"batch_size": 32}, {"learning_rate": 0.01}, {"weight_decay": 10.0})
+    for recipe in (*others, *({"augment": each} for each in augments)):
         assert records(make(data, splits, **recipe)(SCHEDULE, [1], Fidelity(1), "validation")) != usual
+
+
+AUGMENTED = {"augment": {"flip": True, "crop": 1, "randaugment": 1, "mixup": 0.2, "cutmix": 1.0}}
+
+
+def test_augmented_runs_repeat_and_move_no_global_generator(data, splits):
+    evaluate = make(data, splits, **AUGMENTED)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = records(evaluate(SCHEDULE, [5, 6], Fidelity(2), "validation"))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert records(evaluate(SCHEDULE, [5, 6], Fidelity(2), "validation")) == first
+
+
+def test_an_augmented_seed_gives_the_same_run_alone_and_among_others(data, splits):
+    evaluate = make(data, splits, **AUGMENTED)
+    for run in evaluate(SCHEDULE, [3, 4], Fidelity(1), "test", keep_weights=True):
+        (alone,) = evaluate(SCHEDULE, [run.seed], Fidelity(1), "test", keep_weights=True)
+        for name, tensor in alone.weights.items():
+            torch.testing.assert_close(run.weights[name], tensor, rtol=2e-2, atol=2e-2)
+
+
+def test_what_is_scored_is_not_augmented(data, splits, monkeypatch):
+    sizes = []
+    vary = Augmentation.vary
+    monkeypatch.setattr(Augmentation, "vary", lambda self, images: sizes.append(len(images)) or vary(self, images))
+    make(data, splits, augment={"flip": True})(SCHEDULE, [1], Fidelity(2), "test", lambda *_: False)
+    training = len(splits.train_validation(1).training)
+    assert sizes == [64] * (2 * (training // 64))
+
+
+def test_augmentation_the_images_do_not_allow_is_refused_at_once(data, splits):
+    with pytest.raises(ConfigError, match=r"training.augment.crop is 5, but images of digits are 8x8"):
+        make(data, splits, augment={"crop": 5})
+
+
+def test_balanced_accuracy_is_what_runs_and_epochs_report(splits, data):
+    few = np.concatenate([np.flatnonzero(data.labels == label)[: 20 if label % 2 else None] for label in range(10)])
+    unequal = ImageData(data.images[few], data.labels[few], 10, "unequal digits")
+    own, seen = Splits(unequal, CONFIG), []
+    balanced = make(unequal, own, score="balanced_accuracy")
+    (run,) = balanced(SCHEDULE, [1], Fidelity(2), "test")
+    labels = unequal.labels[own.test]
+    shares = [run.correct[labels == label].mean() for label in range(10)]
+    assert run.accuracy == pytest.approx(np.mean(shares))
+    assert abs(run.accuracy - run.correct.mean()) > 0.02
+    (plain,) = make(unequal, own)(SCHEDULE, [1], Fidelity(2), "test")
+    assert (plain.accuracy, plain.correct.tobytes()) == (run.correct.mean(), run.correct.tobytes())
+    (validated,) = balanced(SCHEDULE, [1], Fidelity(2), "validation", lambda *epoch: bool(seen.append(epoch)))
+    assert seen[-1][1] == pytest.approx(validated.accuracy)
+
+
+def test_images_on_the_cpu_are_not_copied(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (200, 1, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="c")
+    data = ImageData(mapped, np.arange(200) % 4, 4, "mapped")
+    evaluate = make(data, Splits(data, CONFIG))
+    assert evaluate._images.data_ptr() == mapped.ctypes.data
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
@@ -256,5 +321,5 @@ def test_on_a_gpu_runs_repeat_and_memory_is_measured(data, splits):
     evaluate = make(data, splits, choose_device("cuda"))
     first = evaluate(SCHEDULE, [1, 2], Fidelity(2), "test", keep_weights=True)
     assert records(first) == records(evaluate(SCHEDULE, [1, 2], Fidelity(2), "test"))
-    assert first[0].peak_bytes > 0
+    assert 0 < first[0].peak_bytes <= first[0].peak_reserved_bytes
     assert all(tensor.device.type == "cpu" for tensor in first[0].weights.values())

@@ -397,6 +397,37 @@ def test_image_bootstrap_refuses_images_that_do_not_match():
         image_bootstrap(np.ones(3), np.ones(4), 0.95, np.random.default_rng(0))
 
 
+def test_one_part_of_all_images_is_what_is_redrawn_unless_parts_are_given():
+    rule, challenger = np.random.default_rng(0).integers(0, 9, (2, 300)) / 8
+    plain = image_bootstrap(rule, challenger, 0.95, np.random.default_rng(7))
+    assert image_bootstrap(rule, challenger, 0.95, np.random.default_rng(7), parts=[np.arange(300)]) == plain
+
+
+def test_equal_classes_that_gain_alike_give_the_interval_of_all_images():
+    rng = np.random.default_rng(0)
+    gains = np.repeat(rng.choice([-0.5, 0, 0.25], size=200), 4)  # the same in each of four classes
+    parts = [np.arange(label, 800, 4) for label in range(4)]
+    plain = image_bootstrap(np.full(800, 0.5), 0.5 + gains, 0.95, rng, 20_000)
+    balanced = image_bootstrap(np.full(800, 0.5), 0.5 + gains, 0.95, rng, 20_000, parts)
+    assert balanced.mean == pytest.approx(plain.mean)
+    assert (balanced.low, balanced.high) == pytest.approx((plain.low, plain.high), abs=0.03 * (plain.high - plain.low))
+
+
+def test_image_bootstrap_of_a_balanced_accuracy_covers_the_mean_of_the_classes():
+    rng = np.random.default_rng(2)
+    parts, gains, covered = [np.arange(400), np.arange(400, 450)], (0.0, 0.2), 0
+    for _ in range(200):
+        right = np.concatenate(
+            [
+                rng.choice([0.0, 1.0], len(part), p=(0.5 - gain, 0.5 + gain))
+                for part, gain in zip(parts, gains, strict=True)
+            ]
+        )
+        interval = image_bootstrap(np.full(450, 0.5), right, 0.9, rng, 500, parts)
+        covered += interval.low <= 0.1 <= interval.high
+    assert 0.8 <= covered / 200 <= 0.97
+
+
 @settings(max_examples=20)
 @given(st.integers(1, 10**6), st.floats(0.5, 0.99))
 def test_four_times_the_images_resolve_half_the_margin(n_images, confidence):

@@ -53,6 +53,19 @@ def test_headline_of_a_rule_that_is_not_near_optimal(findings, plan):
     assert wording.price_of_decision(finding) is None
 
 
+def test_balanced_accuracy_is_called_so(findings, plan):
+    finding, confirm = findings.findings[0], plan.config.confirm
+    text = wording.headline(finding, confirm, "balanced_accuracy")
+    rule = finding.case.schedule
+    assert f": 8-8-8 has a balanced accuracy on the test images 2 points above that of doubling's {rule} (mean" in text
+    assert "With the test images redrawn within their classes (boot" in wording.image_sentence(
+        finding, confirm, "balanced_accuracy"
+    )
+    weighted = wording.weighted_sentence(findings.weighted, 0.01, 0.02, "balanced_accuracy")
+    assert weighted.startswith("Paying 1 point of balanced accuracy for halving")
+    assert "validation balanced accuracy of 96.10 %" in weighted
+
+
 def test_headline_of_a_near_optimal_rule_claims_the_confirmed_challengers_only(findings, plan):
     finding = findings.findings[1]
     text = wording.headline(finding, plan.config.confirm)

@@ -1,0 +1,197 @@
+"""Networks of the user's own, from a package in the folder the command runs in."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from families import FAMILIES
+from planted_findings import make_plan
+
+from search import activity
+from search.data import ImageData
+from search.dataconfig import DataConfig
+from search.errors import ConfigError
+from search.evaluate import Fidelity
+from search.export import model_source
+from search.networkconfig import NetworkConfig
+from search.networks import build
+from search.polynomials import FittedCostModel
+from search.pricing import fit_cost_model, price
+from search.schedule import FilterSchedule
+from search.splits import Splits
+from search.training import TrainingEvaluator
+from search.trainingconfig import TrainingConfig
+
+_SOURCE = """
+import torch
+from torch import nn
+
+
+class Joining(nn.Module):
+    '''Two convolutions, one after the other; both are read by the head.'''
+
+    def __init__(self, filters, in_channels, classes):
+        super().__init__()
+        self.first = nn.Conv2d(in_channels, filters[0], 3, padding=1)
+        self.second = nn.Sequential(nn.Conv2d(filters[0], filters[1], 3, padding=1), nn.BatchNorm2d(filters[1]))
+        self.head = nn.Linear(filters[0] + filters[1], classes)
+
+    def forward(self, images):
+        first = self.first(images)
+        joined = torch.cat([first, self.second(first.relu())], 1)
+        return self.head(joined.mean((2, 3)))
+
+
+def joining(filters, in_channels, classes):
+    return Joining(filters, in_channels, classes)
+
+
+def rated(filters, in_channels, classes):
+    rates = [rate.item() for rate in torch.linspace(0.1, 0.2, len(filters))]  # not to be had on the meta device
+    assert rates[0] < rates[-1]
+    return Joining(filters, in_channels, classes)
+
+
+def dropping(filters, in_channels, classes):
+    return nn.Sequential(Joining(filters, in_channels, filters[0]), nn.Dropout(), nn.Linear(filters[0], classes))
+
+
+def rounding(filters, in_channels, classes):
+    return Joining([max(8, (width + 4) // 8 * 8) for width in filters], in_channels, classes)
+
+
+def reading(filters, in_channels, classes):
+    class Reading(Joining):
+        def forward(self, images):
+            return super().forward(images) if images.sum() > 0 else None
+
+    return Reading(filters, in_channels, classes)
+
+
+def failing(filters, in_channels, classes):
+    raise KeyError("width")
+
+
+def nothing(filters, in_channels, classes):
+    return None
+
+
+def idle(filters, in_channels, classes):
+    return nn.Flatten()
+
+
+def narrow(filters, in_channels, classes):
+    return Joining(filters, in_channels, classes - 1)
+
+
+def several(filters, in_channels, classes):
+    class Several(Joining):
+        def forward(self, images):
+            return super().forward(images), None
+
+    return Several(filters, in_channels, classes)
+"""
+SCHEDULE = FilterSchedule((8, 16))
+
+
+@pytest.fixture
+def package(monkeypatch, tmp_path):
+    """`own.networks`, importable from the current folder and forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "__init__.py").touch()
+    (tmp_path / "own" / "networks.py").write_text(_SOURCE)
+    yield tmp_path
+    for name in ("own.networks", "own"):
+        sys.modules.pop(name, None)
+
+
+def of(function):
+    return NetworkConfig(family="factory", factory=f"own.networks:{function}")
+
+
+def test_what_the_function_returns_is_built_and_priced(package):
+    network = build(of("joining"), SCHEDULE, 3, 5)
+    assert network(torch.zeros(2, 3, 8, 8)).shape == (2, 5)
+    costs = price(of("joining"), SCHEDULE, (3, 8, 8), 5, 4)
+    assert costs.params == sum(p.numel() for p in network.parameters())
+    assert costs.macs == 64 * 9 * (3 * 8 + 8 * 16) + 24 * 5
+    assert costs.activations == 64 * 24
+
+
+@pytest.mark.parametrize(("function", "multiple"), [("joining", 1), ("rated", 2), ("dropping", 4), ("rounding", 8)])
+def test_its_costs_are_known_for_a_whole_space(package, function, multiple):
+    model = fit_cost_model(of(function), (3, 8, 8), 5, 4, multiple=multiple, stages=2, size=10**6)
+    assert isinstance(model, FittedCostModel)
+    assert model.costs(FilterSchedule((24, 24))) == price(of(function), FilterSchedule((24, 24)), (3, 8, 8), 5, 4)
+
+
+def test_rounding_of_its_own_is_refused_where_it_would_not_build_what_is_proposed(package):
+    with pytest.raises(ConfigError, match=r"family factory .* set filters\.multiple to 8"):
+        fit_cost_model(of("rounding"), (3, 8, 8), 5, 4, multiple=1, stages=2, size=10**6)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (
+            "failing",
+            r"own.networks:failing failed \(KeyError: 'width'\) when called with \(\(8, 16\), 3, 5\); mend it",
+        ),
+        ("nothing", "own.networks:nothing returned a NoneType for 8-16; it must return an nn.Module"),
+        ("idle", "own.networks:idle returned a module without parameters to train for 8-16"),
+        ("narrow", r"made shape \(4, 4\) of 4 images of 3x8x8; it must give logits of shape \(4, 5\), one for each"),
+        ("several", r"made a tuple of 4 images of 3x8x8; it must give logits"),
+        ("reading", r"failed on images of 3x8x8 \(.*\); it must take them, and make nothing depend on their values"),
+        ("missing", "has no missing"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(package, function, said):
+    with pytest.raises(ConfigError, match=said):
+        price(of(function), SCHEDULE, (3, 8, 8), 5, 4)
+
+
+def test_pricing_leaves_the_global_generator_alone(package):
+    before = torch.get_rng_state()
+    price(of("rated"), SCHEDULE, (3, 8, 8), 5, 4)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_an_exported_model_imports_the_function(package):
+    plan = make_plan(network=of("joining").model_dump(exclude_defaults=True))
+    (package / "model.py").write_text(model_source(plan, FilterSchedule((8, 8, 8)), [3.0], [2.0]))
+    reader = (
+        "from model import network, normalise; import sys, torch; "
+        "assert network(normalise(torch.zeros(2, 1, 8, 8))).shape == (2, 4); assert 'search' not in sys.modules"
+    )
+    # not isolated (-I): the user's own package has to be found
+    subprocess.run([sys.executable, "-c", reader], cwd=package, check=True, env={"PYTHONPATH": str(package)})
+
+
+def images():
+    rng = np.random.default_rng(0)
+    return ImageData(rng.integers(0, 256, (48, 3, 16, 16)).astype(np.uint8), np.arange(48) % 3, 3, "noise")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", [*FAMILIES, "joining", "dropping"])
+def test_every_family_trains(package, name):
+    network = NetworkConfig(**FAMILIES[name]) if name in FAMILIES else of(name)
+    schedule = FilterSchedule((8, 16, 8))
+    data = images()
+    splits = Splits(data, DataConfig())
+    evaluate = TrainingEvaluator(network, TrainingConfig(batch_size=8), data, splits, torch.device("cpu"))
+    runs = evaluate(schedule, [1, 2], Fidelity(1), "validation", keep_weights=True)
+    for run in runs:
+        assert np.isfinite(run.loss)
+        built = build(network, schedule, 3, 3).eval()
+        built.load_state_dict(run.weights)
+        split = splits.train_validation(run.seed)
+        mean, deviation = (torch.from_numpy(moment)[:, None, None] for moment in data.normalisation(split.training))
+        logits = built((torch.from_numpy(data.images[split.validation]) - mean) / deviation)
+        assert (logits.argmax(1).numpy() == data.labels[split.validation]).mean() == pytest.approx(run.accuracy)
+    numbers = activity.of_run(network, schedule, runs[0], data, splits.train_validation(1))
+    assert len(numbers) == (3 if name in FAMILIES else 0)
