@@ -76,17 +76,22 @@ def main() -> None:
 @app.command()
 def init(
     data: Annotated[
-        str, typer.Option("--data", metavar="SOURCE", help="Data set; digits needs no download.")
+        str,
+        typer.Option(
+            "--data",
+            metavar="SOURCE",
+            help="digits, combinations, one of torchvision's sets such as FashionMNIST, a folder of images, an .npz "
+            "file, or module:function.",
+        ),
     ] = "digits",
 ) -> None:
-    """Write a commented configuration.
+    """Write a commented configuration, with stages and budgets that suit the images.
 
-    Example: filter-search init --data digits
+    Example: filter-search init --data photos
     """
-    from search import configfile, folder
+    from search import configfile, folder, starter
 
-    config = configfile.parse({"name": data, "data": {"source": data}}, f"--data {data}")
-    path, schema = Path(f"{data}.yaml"), Path("filter-search.schema.json")
+    path, schema = Path(f"{starter.study_name(data)}.yaml"), Path("filter-search.schema.json")
     if path.exists():
         msg = f"{path} exists and is not overwritten; move it away, or edit it and run `filter-search check {path}`"
         raise ConfigError(msg)
@@ -94,8 +99,11 @@ def init(
     if schema.exists() and not (schema.is_file() and schema.read_bytes() == content.encode()):
         msg = f"{schema} exists with other content and is not overwritten; move it away, then write both with init"
         raise ConfigError(msg)
+    begun = starter.start(data)
+    for remark in begun.remarks:
+        typer.echo(f"note: {remark}", err=True)
     folder.write_whole(schema, content)
-    folder.write_whole(path, configfile.template(config, schema.name))
+    folder.write_whole(path, configfile.template(begun.config, schema.name))
     typer.echo(f"wrote {path} and {schema}; next: filter-search check {path}")
 
 

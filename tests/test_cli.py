@@ -215,6 +215,31 @@ def test_init_writes_a_configuration_that_checks_and_is_never_overwritten(comman
     assert tree(tmp_path) == written
 
 
+def test_init_writes_a_configuration_of_one_s_own_images_that_checks(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    photographs(tmp_path / "my pets")
+    code, out, err = command("init", "--data", "my pets")
+    assert (code, err) == (0, "")
+    assert out.startswith("wrote my-pets.yaml and filter-search.schema.json; next: filter-search check my-pets.yaml")
+    code, out, err = command("check", "my-pets.yaml")
+    assert code == 0, err
+    assert "doubling*" in out
+    assert "16-32-6" in out
+    monkeypatch.setattr("search.starter.load", None)  # refused before the images are read
+    code, _, err = command("init", "--data", "my pets")
+    assert (code, "is not overwritten" in err) == (3, True)
+
+
+def test_init_of_images_that_cannot_be_used_writes_nothing(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    photographs(tmp_path / "pets")
+    (tmp_path / "pets" / "cat" / "empty.png").touch()
+    before = tree(tmp_path)
+    code, out, err = command("init", "--data", "pets")
+    assert (code, out, "cat/empty.png: empty (0 bytes)" in err) == (4, "", True)
+    assert tree(tmp_path) == before | {key: value for key, value in tree(tmp_path).items() if "/cache" in key}
+
+
 def test_init_overwrites_no_schema_but_its_own(command, tmp_path):
     schema = tmp_path / "filter-search.schema.json"
     schema.write_text("{}")
