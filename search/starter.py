@@ -27,8 +27,17 @@ _ASSUMED_SHAPE, _ASSUMED_CLASSES = (3, 32, 32), 10
 _STAGES_UP_TO = {32: 3, 64: 4}
 """Stages of images whose shorter side has so many pixels; larger ones get one more than the last."""
 _LARGE_STEM_FROM = 96
-_FIRST_FILTERS = 16
+_FIRST_FILTERS = 8
 _FEWEST_FILTERS = 4
+_BRIEF = {
+    "search": {"trials": 48, "seeds_per_trial": 2},
+    "confirm": {"looks": [8, 16, 32], "challengers": 3},
+    "soundness": {"learning_rate_runs": 8},
+}
+"""A first answer within hours of two cores for small images; a GPU affords more of everything."""
+_EPOCHS, _LEARNING_RATE = 10, 0.01
+_TRAINING_IMAGES = 5000
+"""Images a run should see in an epoch: enough to rank schedules by, as a rule."""
 _BYTE_UNITS = (2**10, 2**20, 2**30)
 
 
@@ -76,8 +85,13 @@ def start(source: str) -> Start:
             f"stages and budgets suit {_ASSUMED_CLASSES} classes of 32x32 colour images; once the set is there, "
             f"remove {name}.yaml and write it again"
         )
-        return Start(_configuration(name, section, _ASSUMED_SHAPE, _ASSUMED_CLASSES), (str(error), assumed))
-    return Start(_configuration(name, section, data.image_shape, data.classes), data.notes)
+        return Start(_configuration(name, section, _ASSUMED_SHAPE, _ASSUMED_CLASSES, 1), (str(error), assumed))
+    training = len(data.labels) // 2  # as fractions are left at their defaults
+    share = 1.0 if training <= _TRAINING_IMAGES else float(f"{_TRAINING_IMAGES / training:.1g}")
+    remarks = data.notes
+    if share < 1:
+        remarks += (f"every run trains on {share:.0%} of the training images: raise training.share for more",)
+    return Start(_configuration(name, section, data.image_shape, data.classes, share), remarks)
 
 
 def _data_section(source: str) -> tuple[str, dict[str, Any]]:
@@ -107,7 +121,9 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:64] or "images"
 
 
-def _configuration(name: str, section: dict[str, Any], shape: tuple[int, int, int], classes: int) -> StudyConfig:
+def _configuration(
+    name: str, section: dict[str, Any], shape: tuple[int, int, int], classes: int, share: float
+) -> StudyConfig:
     from search.pricing import price  # takes seconds, and digits do not need it
 
     side = min(shape[1:])
@@ -124,6 +140,8 @@ def _configuration(name: str, section: dict[str, Any], shape: tuple[int, int, in
         "network": network,
         "filters": {"stages": ranges},
         "budgets": _budgets(costs),
+        "training": {"epochs": _EPOCHS, "learning_rate": _LEARNING_RATE, "share": share},
+        **_BRIEF,
     }
     return configfile.parse(tree, f"--data {name}")
 

@@ -37,7 +37,7 @@ def test_stages_and_stem_suit_the_images(here, side, stages, stem):
     assert len(config.filters.stages) == stages
     assert config.network.stem == stem
     data = load(config.data)
-    doubling = FilterSchedule(tuple(16 * 2**stage for stage in range(stages)))
+    doubling = FilterSchedule(tuple(8 * 2**stage for stage in range(stages)))
     costs = price(config.network, doubling, data.image_shape, data.classes, config.training.batch_size)
     assert [budget.cost for budget in config.budgets] == ["params", "macs", "memory"]
     for budget in config.budgets:
@@ -50,7 +50,9 @@ def test_limits_have_two_figures(here):
     shapes(here / "shapes.npz", 8, 8)
     params, macs, memory = (budget.limit for budget in starter.start("shapes.npz").config.budgets)
     assert str(params)[2:].strip("0") == str(macs)[2:].strip("0") == ""
-    assert str(Budget("memory", memory).in_words).startswith(f"memory <= {memory / 2**20:.2g} MiB")
+    assert Budget("memory", memory).in_words == f"memory <= {memory / 2**10:.1f} KiB"
+    assert memory % 2**10 == 0
+    assert str(memory // 2**10)[2:].strip("0") == ""
 
 
 def test_a_configuration_is_read_back_as_it_was(here):
