@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from search import imagecache, imagefile, imagereading
 from search.data import ANY, TEST, VALIDATION
 from search.dataconfig import DataConfig
 from search.errors import DataError
-from search.imagefolder import load_folder
+from search.sources import cache as image_cache
+from search.sources import imagefile, reading
+from search.sources.folder import load_folder
 from search.splits import Splits
 
 
@@ -377,7 +378,7 @@ def test_copies_across_the_data_s_own_test_split_are_noted(tmp_path):
 def test_a_second_load_decodes_nothing_until_something_changes(root, monkeypatch, cache):
     data, _ = load(root)
     with monkeypatch.context() as patched:
-        patched.setattr("search.imagefolder.standardise", None)
+        patched.setattr("search.sources.folder.standardise", None)
         again, _ = load(root)
         assert again.fingerprint == data.fingerprint
         again.images[0, 0, 0, 0] ^= 1  # this process's alone
@@ -419,16 +420,16 @@ def test_without_a_cache_folder_images_stay_in_memory(root, cache, monkeypatch, 
         monkeypatch.setattr(os, "posix_fallocate", full)
     data, _ = load(root)
     assert len(data.images) == 8
-    assert f"the cache folder {imagecache.folder()} cannot be written" in data.notes[-1]
+    assert f"the cache folder {image_cache.folder()} cannot be written" in data.notes[-1]
     assert not write_file or cache.read_text() == "in the way"
-    assert write_file or not list(imagecache.folder().iterdir())
+    assert write_file or not list(image_cache.folder().iterdir())
 
 
 def test_other_processes_decode_the_same(root, monkeypatch):
     alone, _ = load(root)
     spoil(root)
-    monkeypatch.setattr(imagereading, "_FEWEST_FOR_PROCESSES", 2)
-    monkeypatch.setattr(imagereading, "_CHUNK", 3)
+    monkeypatch.setattr(reading, "_FEWEST_FOR_PROCESSES", 2)
+    monkeypatch.setattr(reading, "_CHUNK", 3)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     data, _ = load(root, on_bad="skip")
     assert data.fingerprint == alone.fingerprint

@@ -15,8 +15,8 @@ from search.data import TEST, VALIDATION
 from search.dataconfig import TORCHVISION_NAMES, DataConfig
 from search.errors import ConfigError, DataError
 from search.sources import load
+from search.sources.torchvisionsets import _SPLITS
 from search.splits import Splits
-from search.torchvisionsets import _SPLITS
 
 RNG = np.random.default_rng(0)
 
@@ -275,7 +275,7 @@ def test_a_set_read_image_by_image_is_kept(tmp_path, monkeypatch):
     assert data.images.shape == (6, 3, 8, 8)
     assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert load(DataConfig(source="EuroSAT", path=str(tmp_path), resolution=4)).image_shape == (3, 4, 4)
-    monkeypatch.setattr("search.torchvisionsets.standardise", None)
+    monkeypatch.setattr("search.sources.torchvisionsets.standardise", None)
     assert load(config).fingerprint == data.fingerprint
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from search.data import ImageData
 from search.errors import DataError
-from search.imagenotes import such_as
+from search.sources.notes import such_as
 
 
 def with_groups(data: ImageData, path: Path, names: Sequence[str]) -> ImageData:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from search.data import ANY, TEST, VALIDATION
 from search.errors import DataError
-from search.imagefile import EXTENSIONS
+from search.sources.imagefile import EXTENSIONS
 
 _SPLITS = {"train": ANY, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
 

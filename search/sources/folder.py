@@ -1,7 +1,7 @@
 """Images in folders: inspected, brought to one form and kept for the next process.
 
-Owns what happens to files that cannot be used. Which files there are is the business of `imagelisting`, pixels that of
-`imagereading`.
+Owns what happens to files that cannot be used. Which files there are is the business of `listing`, pixels that of
+`reading`.
 """
 
 import json
@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from search.data import ImageData
 from search.dataconfig import DataConfig
 from search.errors import DataError
-from search.imagecache import keep
-from search.imagefile import Head, read_head, read_pixels
-from search.imagelisting import Listing, list_images
-from search.imagenotes import notes_on, such_as
-from search.imagereading import Allocate, standardise
+from search.sources.cache import keep
+from search.sources.imagefile import Head, read_head, read_pixels
+from search.sources.listing import Listing, list_images
+from search.sources.notes import notes_on, such_as
+from search.sources.reading import Allocate, standardise
 
 _MOST_LINES = 50
 
 
 @dataclass(frozen=True)
 class _FileReader:
-    """Images in files; see `imagereading.ImageReader`."""
+    """Images in files; see `reading.ImageReader`."""
 
     root: Path
     paths: tuple[str, ...]

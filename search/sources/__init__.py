@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from search import combinations
-from search.arrays import call_factory, read_npz
 from search.data import ImageData, regroup
 from search.dataconfig import DataConfig
-from search.groups import with_groups
-from search.imagefolder import load_folder
-from search.torchvisionsets import load_set
+from search.sources.arrays import call_factory, read_npz
+from search.sources.folder import load_folder
+from search.sources.groups import with_groups
+from search.sources.torchvisionsets import load_set
 
 _COMBINATIONS_STREAM = 5  # first word of the entropy; `augment` lists all of them
 

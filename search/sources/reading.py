@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.errors import DataError
-from search.imagefile import Head, UnusableImageError
+from search.sources.imagefile import Head, UnusableImageError
 
 MIXED_RESOLUTION = 64
 """Height and width of images that come in several sizes, where the configuration names none."""

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from search.arrays import as_images, as_labels, join, own_split_of, resized
 from search.data import ANY, TEST, VALIDATION, ImageData
 from search.dataconfig import DataConfig, TorchvisionName
 from search.errors import DataError
-from search.imagecache import keep
-from search.imagefile import Head, UnusableImageError, head_of, pixels_of
-from search.imagenotes import notes_on
-from search.imagereading import Allocate, standardise
+from search.sources.arrays import as_images, as_labels, join, own_split_of, resized
+from search.sources.cache import keep
+from search.sources.imagefile import Head, UnusableImageError, head_of, pixels_of
+from search.sources.notes import notes_on
+from search.sources.reading import Allocate, standardise
 
 Asked = Mapping[str, str | bool]
 """Keywords of a torchvision class."""
@@ -83,7 +83,7 @@ class _LabelledHead(Head):
 
 @dataclass(frozen=True)
 class _SetReader:
-    """Images that sets open one by one; see `imagereading.ImageReader`."""
+    """Images that sets open one by one; see `reading.ImageReader`."""
 
     sets: tuple[Any, ...]
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.data import TEST
-from search.imagefile import Head
+from search.sources.imagefile import Head
 
 _SHOWN = 3
 

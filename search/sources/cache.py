@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.imagereading import Allocate
+from search.sources.reading import Allocate
 
 Made = tuple[NDArray[np.uint8], dict[str, Any]]
 _LAYOUT = 1
@@ -95,7 +95,7 @@ class _Room:
         """Why there is no file."""
 
     def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """See `imagereading.Allocate`; what was allocated before is given up."""
+        """See `reading.Allocate`; what was allocated before is given up."""
         self.give_up()
         if 0 in shape:  # which cannot be mapped
             return np.empty(shape, np.uint8)
