@@ -27,8 +27,14 @@ def classes_text(data: ImageData) -> str:
     return f"{of}: {', '.join([*said[:_MOST_CLASSES], *more])}"
 
 
-def splits_text(data: ImageData, config: DataConfig) -> str:
-    """How many images train, validate and test, and where these splits come from."""
+def splits_text(data: ImageData, config: DataConfig, share: float) -> str:
+    """How many images train, validate and test, and where these splits come from.
+
+    Args:
+        data: The images.
+        config: How they are split.
+        share: Share of the training split that a run trains on.
+    """
     splits = Splits(data, config)
     drawn = splits.train_validation(0)
     own_validation = data.own_split is not None and VALIDATION in data.own_split
@@ -38,7 +44,8 @@ def splits_text(data: ImageData, config: DataConfig) -> str:
         whose = "redrawn for every seed"
     test = "the data's own" if splits.own_test else "drawn once"
     groups = "" if data.groups is None else f"; {counted(len(np.unique(data.groups)), 'group')}, each in one of them"
+    briefly = f" (a run trains on {100 * share:.3g} % of them)" if share < 1 else ""
     return (
-        f"{len(drawn.training):,} training, {len(drawn.validation):,} validation ({whose}) and {len(splits.test):,} "
-        f"test images ({test}){groups}"
+        f"{len(drawn.training):,} training{briefly}, {len(drawn.validation):,} validation ({whose}) and "
+        f"{len(splits.test):,} test images ({test}){groups}"
     )

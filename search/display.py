@@ -196,7 +196,7 @@ def _print_data(plan: StudyPlan) -> None:
     data = plan.data
     _print_labelled("data", images_text(data))
     _print_labelled("classes", classes_text(data))
-    _print_labelled("splits", splits_text(data, plan.config.data))
+    _print_labelled("splits", splits_text(data, plan.config.data, plan.config.training.share))
     for note in data.notes:
         _print_labelled("note", note, style="yellow")
 

@@ -376,8 +376,9 @@ def _fidelity_row(check: FidelityCheck) -> FidelityRow:
 
 
 def _data_text(findings: Findings) -> str:
-    data = findings.plan.data
-    said = [images_text(data), f"classes: {classes_text(data)}", splits_text(data, findings.plan.config.data)]
+    data, config = findings.plan.data, findings.plan.config
+    splits = splits_text(data, config.data, config.training.share)
+    said = [images_text(data), f"classes: {classes_text(data)}", splits]
     return ". ".join([*said, *data.notes])
 
 

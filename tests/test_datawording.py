@@ -56,4 +56,6 @@ def test_classes_are_named_and_counted(data, said):
     ],
 )
 def test_splits_are_counted_and_said_to_be_drawn_or_not(data, settings, said):
-    assert splits_text(data, DataConfig(**settings)) == said
+    assert splits_text(data, DataConfig(**settings), 1) == said
+    brief = said.replace(" training, ", " training (a run trains on 12.5 % of them), ")
+    assert splits_text(data, DataConfig(**settings), 0.125) == brief
