@@ -3,7 +3,7 @@
 Owns the content of `best/`. Which schedule is best is decided in `findings`, how it is trained in `training`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,8 +172,11 @@ def train_best(best: Path, on_epoch: OnEpoch) -> Trained:
 
 def _write(plan: StudyPlan, budget: Budget, best: Confirmed, run: Run, where: Path) -> None:
     make(where)
-    training = Splits(plan.data, plan.config.data).train_validation(run.seed).training
-    mean, deviation = ([round(float(value), 6) for value in values] for values in plan.data.normalisation(training))
+    splits = Splits(plan.data, plan.config.data)
+    drawn = splits.train_validation(run.seed, plan.config.training.share)
+    sizes = {"training": len(drawn.training), "validation": len(drawn.validation), "test": len(splits.test)}
+    moments = plan.data.normalisation(drawn.training)
+    mean, deviation = ([round(float(value), 6) for value in values] for values in moments)
     values: dict[str, Any] = {
         "schema": 1,
         "schedule": str(best.schedule),
@@ -181,6 +184,7 @@ def _write(plan: StudyPlan, budget: Budget, best: Confirmed, run: Run, where: Pa
         "seed": run.seed,
         "input_shape": list(plan.data.image_shape),
         "classes": plan.data.classes,
+        "class_names": list(plan.data.class_names),
         "normalisation": {"mean": mean, "deviation": deviation},
         "confirmed": {
             "split": "test",
@@ -197,7 +201,7 @@ def _write(plan: StudyPlan, budget: Budget, best: Confirmed, run: Run, where: Pa
         write_whole(where / "weights.safetensors", _weights(run))
     else:
         (where / "weights.safetensors").unlink(missing_ok=True)
-    write_whole(where / "README.md", _card(plan, budget, best, run))
+    write_whole(where / "README.md", _card(plan, budget, best, run, sizes, where))
 
 
 def model_source(plan: StudyPlan, schedule: FilterSchedule, mean: Sequence[float], deviation: Sequence[float]) -> str:
@@ -223,10 +227,8 @@ def model_source(plan: StudyPlan, schedule: FilterSchedule, mean: Sequence[float
     )
 
 
-def _card(plan: StudyPlan, budget: Budget, best: Confirmed, run: Run) -> str:
-    """The model card."""
-    splits = Splits(plan.data, plan.config.data)
-    drawn = splits.train_validation(run.seed)
+def _card(plan: StudyPlan, budget: Budget, best: Confirmed, run: Run, sizes: Mapping[str, int], where: Path) -> str:
+    """The model card; `sizes` says how many images trained, validated and tested."""
     return fill(
         "model_card.md",
         {
@@ -237,7 +239,8 @@ def _card(plan: StudyPlan, budget: Budget, best: Confirmed, run: Run) -> str:
             "origin": "by the surrogate model" if best.origin == "surrogate" else f"as the rule {best.origin}",
             "run": run,
             "scored": isinstance(run, Scored),
-            "images": {"training": len(drawn.training), "validation": len(drawn.validation), "test": len(splits.test)},
+            "images": sizes,
+            "folder": where,
             "costs": {cost: amount(cost, best.costs[cost]) for cost in COST_NAMES},
             "words": wording,
             "score": wording.score_text(plan.config.training.score),

@@ -16,6 +16,7 @@ from search.networks import build
 from search.plainyaml import load
 from search.schedule import FilterSchedule
 from search.scoring import parts_of
+from search.splits import Splits
 from search.study import run_seeds
 
 # Runs alone in the exported folder, as its reader would: plain PyTorch, nothing of this package.
@@ -190,3 +191,16 @@ def test_train_scores_an_export_at_full_fidelity(tmp_path):
     assert (result["score"], result["accuracy"]["mean"]) == ("accuracy", trained.accuracy.mean)
     assert result["environment"]["seed"] == trained.seed
     assert load_file(folder / "trained" / "weights.safetensors")["head.weight"].shape == (10, 8)
+
+
+def test_normalisation_is_of_the_share_of_images_the_weights_saw(tmp_path):
+    plan = make_plan(training={"share": 0.1})
+    folder = export_best(plan, make_findings(plan), tmp_path, _Keeping(plan))[0]
+    values = load((folder / "config.yaml").read_text(), "")
+    splits = Splits(plan.data, plan.config.data)
+    seen, whole = (splits.train_validation(values["seed"], share).training for share in (0.1, 1))
+    assert values["normalisation"]["mean"] == pytest.approx(plan.data.normalisation(seen)[0], abs=1e-6)
+    assert values["normalisation"]["mean"] != pytest.approx(plan.data.normalisation(whole)[0], abs=1e-6)
+    card = (folder / "README.md").read_text()
+    assert f"on {len(seen)} images" in card
+    assert f"filter-search train {folder}" in card
