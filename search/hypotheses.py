@@ -169,10 +169,11 @@ def _filters_in_use(members: Sequence[Member]) -> list[dict[str, Any]]:
         schedule = FilterSchedule((features, 2**features - 1))
         evaluate, splits = make_evaluator(plan), Splits(plan.data, member.config.data)
         seeds = run_seeds(member.config.seed, "probe", schedule, 0, _IN_USE_RUNS)
-        runs = evaluate(schedule, seeds, Fidelity.brief(member.config.training), "validation", keep_weights=True)
+        fidelity = Fidelity.brief(member.config.training)
+        runs = evaluate(schedule, seeds, fidelity, "validation", keep_weights=True)
         used = np.array(
             [
-                activity.of_run(member.config.network, schedule, run, plan.data, splits.train_validation(run.seed))
+                activity.of_run(member.config.network, schedule, run, plan.data, splits.train_validation(run.seed, fidelity.share))
                 for run in runs
                 if isinstance(run, Scored)
             ]

@@ -12,20 +12,25 @@ from search.wording import percent, short_budget
 
 ROOT = Path(__file__).parent.parent
 STUDY = ROOT / "studies" / "digits"
-PAGES = (ROOT / "README.md", STUDY / "README.md")
+FASHION = ROOT / "studies" / "fashion-mnist"
+PAGES = {
+    ROOT / "README.md": (STUDY,),
+    STUDY / "README.md": (STUDY,),
+    FASHION / "README.md": (FASHION / "plain", FASHION / "residual"),
+}
 
 
-def read_verdicts() -> list[dict]:
-    return json.loads((STUDY / "verdict.json").read_text())["verdicts"]
+def read_verdicts(study: Path = STUDY) -> list[dict]:
+    return json.loads((study / "verdict.json").read_text())["verdicts"]
 
 
-def verdict_table() -> str:
-    """The kept study's verdicts as the READMEs show them."""
+def verdict_table(study: Path) -> str:
+    """A kept study's verdicts as the READMEs show them."""
     lines = [
         "| budget | doubling | its accuracy | best confirmed | its accuracy | regret, points | verdict |",
         "| --- | --- | ---: | --- | ---: | ---: | --- |",
     ]
-    for each in read_verdicts():
+    for each in read_verdicts(study):
         rule, best, regret = each["rule_accuracy"], each["best_accuracy"], each["regret"]
         cells = (
             short_budget(Budget(each["cost"], each["limit"])),
@@ -41,8 +46,9 @@ def verdict_table() -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_verdicts_are_those_of_the_kept_study(page):
-    assert verdict_table() in page.read_text()
+def test_verdicts_are_those_of_the_kept_studies(page):
+    for study in PAGES[page]:
+        assert verdict_table(study) in page.read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
