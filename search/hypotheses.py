@@ -173,7 +173,9 @@ def _filters_in_use(members: Sequence[Member]) -> list[dict[str, Any]]:
         runs = evaluate(schedule, seeds, fidelity, "validation", keep_weights=True)
         used = np.array(
             [
-                activity.of_run(member.config.network, schedule, run, plan.data, splits.train_validation(run.seed, fidelity.share))
+                activity.of_run(
+                    member.config.network, schedule, run, plan.data, splits.train_validation(run.seed, fidelity.share)
+                )
                 for run in runs
                 if isinstance(run, Scored)
             ]
