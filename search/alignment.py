@@ -57,6 +57,7 @@ def alignments(plan: StudyPlan, surrogate: Surrogate, rng: np.random.Generator) 
     wanted = [multiple for multiple in MULTIPLES if multiple > own and multiple % own == 0]
     for budget in plan.config.budgets if wanted else ():
         free = _best(surrogate, plan.space.within(budget, plan.cost_model, rng))
+        seed = int(rng.integers(2**63))  # of the draws, so that one schedule for two multiples has one number
         for multiple in wanted:
             found = Alignment(budget, multiple, _schedule(free))
             space = _in_multiples(plan.space, multiple)
@@ -64,7 +65,7 @@ def alignments(plan: StudyPlan, surrogate: Surrogate, rng: np.random.Generator) 
             if len(pool):
                 aligned = _best(surrogate, pool)
                 used = int(plan.cost_model.table(aligned[None], budget.cost)[0]) / budget.limit
-                change = _difference(surrogate, free, aligned, rng)
+                change = _difference(surrogate, free, aligned, np.random.default_rng(seed))
                 found = replace(found, aligned=_schedule(aligned), change=change, used=used)
             yield found
 
