@@ -102,7 +102,8 @@ class DataConfig(Section):
     split_seed: int = Field(0, ge=0, description="Settles the test split for the study's life.")
     redraw_validation: bool = Field(
         True,
-        description="Draw training and validation anew for every seed, so no search score rests on one lucky draw.",
+        description="Draw training and validation anew for every seed, so no search score rests on one lucky draw; a "
+        "validation split that the data come with is kept.",
     )
 
     @model_validator(mode="after")

@@ -19,9 +19,9 @@ def images_text(data: ImageData) -> str:
 def classes_text(data: ImageData) -> str:
     """How many classes there are, what they are called and how many images each has; of many, the first."""
     counts = np.bincount(data.labels, minlength=data.classes)
-    names = data.class_names or tuple(map(str, range(data.classes)))
     least, most = counts.min(), counts.max()
-    said = [name if least == most else f"{name} ({count:,})" for name, count in zip(names, counts, strict=True)]
+    named = [f"{number} {name}" for number, name in enumerate(data.class_names)] or [*map(str, range(data.classes))]
+    said = [name if least == most else f"{name} ({count:,})" for name, count in zip(named, counts, strict=True)]
     more = [f"and {data.classes - _MOST_CLASSES} more"] if data.classes > _MOST_CLASSES else []
     of = f"{data.classes} of {least:,} " + ("images each" if least == most else f"to {most:,} images")
     return f"{of}: {', '.join([*said[:_MOST_CLASSES], *more])}"
@@ -38,10 +38,10 @@ def splits_text(data: ImageData, config: DataConfig, share: float) -> str:
     splits = Splits(data, config)
     drawn = splits.train_validation(0)
     own_validation = data.own_split is not None and VALIDATION in data.own_split
-    if data.groups is not None or not config.redraw_validation:
-        whose = "the data's own" if own_validation and not config.redraw_validation else "drawn once"
+    if own_validation:
+        whose = "the data's own"
     else:
-        whose = "redrawn for every seed"
+        whose = "redrawn for every seed" if config.redraw_validation and data.groups is None else "drawn once"
     test = "the data's own" if splits.own_test else "drawn once"
     groups = "" if data.groups is None else f"; {counted(len(np.unique(data.groups)), 'group')}, each in one of them"
     briefly = f" (a run trains on {100 * share:.3g} % of them)" if share < 1 else ""

@@ -36,15 +36,14 @@ class TrainValidation:
 class Splits:
     """Which images test, validate and train.
 
-    The test split is the data's own where they have one, else drawn by `split_seed`; either way it stays for the
-    study's life. Training and validation share the rest; with `redraw_validation` they are drawn anew for every run
-    seed. These draws are stratified: a class has the same number of images in a split whatever the seed, so the splits
-    of all seeds are equally large. Where images come in groups, a group stays in one split, sizes are what the groups
-    allow, and training and validation are drawn once.
+    Test and validation splits that the data came with stay as they are. Else the test split is drawn by `split_seed`
+    and stays for the study's life; training and validation share the rest, and with `redraw_validation` they are drawn
+    anew for every run seed. These draws are stratified: a class has the same number of images in a split whatever the
+    seed, so the splits of all seeds are equally large. Where images come in groups, a group stays in one split, sizes
+    are what the groups allow, and training and validation are drawn once.
 
     Args:
-        data: The images; those it puts in a test split are never in another. Those it puts in a validation split make
-            up validation where that is not redrawn.
+        data: The images; those it puts in a test or validation split are never in another.
         config: Fractions, of all images, and seeds.
 
     Raises:
@@ -56,6 +55,7 @@ class Splits:
         own = np.full(len(data.labels), ANY) if data.own_split is None else data.own_split
         self.own_test = bool((own == TEST).any())
         """Whether the data came with a test split."""
+        self._own = {name for name, place in (("test", TEST), ("validation", VALIDATION)) if (own == place).any()}
         members = self._by_class(np.arange(len(own)))
         if self.own_test:
             chosen, self._rest = [[each[(own[each] == TEST) == side] for each in members] for side in (True, False)]
@@ -67,7 +67,7 @@ class Splits:
         # Where no test images were drawn, the fraction of all images is a larger one of those left.
         self._fraction = config.validation_fraction * (len(own) / (len(own) - len(self.test)) if self.own_test else 1)
         self._fixed: tuple[_Members, _Members] | None = None
-        if not config.redraw_validation and (own == VALIDATION).any():
+        if (own == VALIDATION).any():
             given, others = [
                 [each[(own[each] == VALIDATION) == side] for each in self._rest] for side in (True, False)
             ]
@@ -127,12 +127,12 @@ class Splits:
                 f"{self._data.name}: all images left to split are of one group; name two groups or more of each class"
             )
             raise DataError(msg)
-        part = Fraction(fraction).limit_denominator(most)
-        folds = StratifiedGroupKFold(max(part.denominator, 2), shuffle=True, random_state=int(rng.integers(2**32)))
+        part = min(max(Fraction(fraction).limit_denominator(most), Fraction(1, most)), Fraction(most - 1, most))
+        folds = StratifiedGroupKFold(part.denominator, shuffle=True, random_state=int(rng.integers(2**32)))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of classes with fewer images than folds: `_check` judges
             drawn = [chosen for _, chosen in folds.split(strata, strata, groups)]
-        chosen = indices[np.concatenate(drawn[: max(part.numerator, 1)])]
+        chosen = indices[np.concatenate(drawn[: part.numerator])]
         return self._by_class(np.sort(chosen)), self._by_class(np.setdiff1d(indices, chosen))
 
     def _by_class(self, indices: NDArray[np.int64]) -> _Members:
@@ -151,10 +151,16 @@ class Splits:
         for split, indices in splits.items():
             for label in np.flatnonzero((np.bincount(strata[indices], minlength=len(counts)) < 1) & (counts > 0)):
                 called = f"class {label}" + (f" ({names[label]})" if names and self._data.merged_from is None else "")
-                msg = (
-                    f"{called} has {counts[label]} images, which leaves none for the {split} split; every class "
-                    "needs one in each of test, validation and training: add images of it or change the fractions"
-                )
+                if split in self._own:
+                    msg = (
+                        f"{called} has no image in the {split} split that the data came with; add images of it there, "
+                        f"drop the class by data.classes, or leave that split out so that one is drawn"
+                    )
+                else:
+                    msg = (
+                        f"{called} has {counts[label]} images, which leaves none for the {split} split; every class "
+                        "needs one in each of test, validation and training: add images of it or change the fractions"
+                    )
                 raise DataError(msg)
         if groups is not None and (divided := np.intersect1d(groups[self.test], groups[_sorted(self._rest)])).size:
             msg = (

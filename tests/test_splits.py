@@ -102,25 +102,21 @@ def test_a_test_split_of_the_data_stays_theirs():
     assert not np.array_equal(splits.train_validation(0).validation, splits.train_validation(1).validation)
 
 
-def test_a_validation_split_of_the_data_is_used_where_it_is_not_redrawn():
+@pytest.mark.parametrize("redraw", [True, False])
+def test_a_validation_split_of_the_data_stays_theirs(redraw):
     own = np.repeat([ANY, VALIDATION, TEST], [60, 20, 20])
-    data = labelled(np.arange(100) % 4, own_split=own)
-    kept = Splits(data, DataConfig(redraw_validation=False)).train_validation(5)
-    assert np.array_equal(kept.validation, np.flatnonzero(own == VALIDATION))
-    assert np.array_equal(kept.training, np.flatnonzero(own == ANY))
-    redrawn = Splits(data, CONFIG).train_validation(5)
-    assert (own[redrawn.validation] == ANY).any()
-    assert (own[redrawn.training] == VALIDATION).any()
-    assert not np.isin(own[[*redrawn.training, *redrawn.validation]], [TEST]).any()
+    splits = Splits(labelled(np.arange(100) % 4, own_split=own), DataConfig(redraw_validation=redraw))
+    for seed in (5, 6):
+        drawn = splits.train_validation(seed)
+        assert np.array_equal(drawn.validation, np.flatnonzero(own == VALIDATION))
+        assert np.array_equal(drawn.training, np.flatnonzero(own == ANY))
 
 
-def test_a_validation_split_without_a_test_split_gives_none_of_it_to_both():
-    own = np.repeat([ANY, VALIDATION], [60, 20])
-    splits = Splits(labelled(np.arange(80) % 4, own_split=own), DataConfig(redraw_validation=False))
-    drawn = splits.train_validation(0)
-    assert not splits.own_test
-    assert sorted([*splits.test, *drawn.validation, *drawn.training]) == list(range(80))
-    assert set(own[drawn.validation]) == {VALIDATION}
+def test_a_class_that_the_test_split_of_the_data_lacks_is_named_as_such():
+    labels = [*np.arange(60) % 3, *np.arange(20) % 2]
+    data = labelled(labels, own_split=np.repeat([ANY, TEST], [60, 20]), class_names=("cat", "dog", "frog"))
+    with pytest.raises(DataError, match=r"class 2 \(frog\) has no image in the test split that the data came with"):
+        Splits(data, CONFIG)
 
 
 def test_a_group_stays_in_one_split():
@@ -136,6 +132,12 @@ def test_a_group_stays_in_one_split():
     again = splits.train_validation(1)
     assert np.array_equal(again.validation, drawn.validation), "sizes of redrawn groups would differ from seed to seed"
     assert not np.array_equal(Splits(data, DataConfig(split_seed=1)).test, splits.test)
+
+
+@pytest.mark.parametrize("asked", [0.01, 0.04, 0.5, 0.7])
+def test_groups_meet_small_and_large_fractions_to_a_twentieth(asked):
+    test = Splits(grouped(), DataConfig(test_fraction=asked, validation_fraction=0.2)).test
+    assert abs(len(test) / 200 - asked) <= 0.05
 
 
 def test_groups_that_the_test_split_of_the_data_divides_are_refused():
