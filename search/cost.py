@@ -19,7 +19,7 @@ CostName = Literal["params", "macs", "activations", "memory"]
 COST_NAMES: tuple[CostName, ...] = get_args(CostName)
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
-_BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 # A comma or underscore must set off thousands, lest the decimal comma of 1,5k be read as 15k.
 _LIMIT = r"-?(?:[0-9]{1,3}(?:[,_][0-9]{3})+|[0-9]{1,30})(?:\.[0-9]{1,30})?"
 _BUDGET = re.compile(rf"\s*([a-z]+)\s*<=\s*({_LIMIT})\s*([A-Za-z]*)\s*")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from search.augment import check_augment
 from search.config import StudyConfig
-from search.cost import Budget, CostModel
+from search.cost import Budget, CostModel, exact_amount
 from search.data import ImageData
 from search.errors import ConfigError
 from search.known import open_table
@@ -128,7 +128,7 @@ def make_plan(config: StudyConfig) -> StudyPlan:
         return fit(rule, budget, cost_model, space.stages, space.multiple)
 
     judged = [
-        _check_judged(rule, budget, fitted(rule, budget), space)
+        _check_judged(rule, budget, fitted(rule, budget), space, cost_model)
         for rule in config.rules.judged
         for budget in config.budgets
     ]
@@ -161,15 +161,23 @@ def _open_data(config: StudyConfig, space: Space) -> tuple[ImageData, CostModel]
     )
 
 
-def _check_judged(rule: Rule, budget: Budget, fitted: Fit | None, space: Space) -> Fit:
+def _check_judged(rule: Rule, budget: Budget, fitted: Fit | None, space: Space, cost_model: CostModel) -> Fit:
     if fitted is None:
         msg = f"rule {rule} has no member within {budget.in_words}; raise the budget or do not judge the rule there"
         raise ConfigError(msg)
     if fitted.schedule not in space:
+        most = cost_model.costs(space.largest)
+        if budget.admits(most):
+            msg = (
+                f"budget {budget.in_words} admits every schedule, so it limits nothing: the largest, {space.largest}, "
+                f"costs {exact_amount(budget.cost, most[budget.cost])}; lower the budget below that, or raise the "
+                "stages' high"
+            )
+            raise ConfigError(msg)
         ranges = ", ".join(f"{r.low * space.multiple} to {r.high * space.multiple}" for r in space.ranges)
         msg = (
             f"rule {rule} fitted to {budget.in_words} is {fitted.schedule}, outside the stages' ranges "
-            f"({ranges}); widen filters.stages to contain it"
+            f"({ranges}); widen filters.stages to contain it, or lower the budget"
         )
         raise ConfigError(msg)
     return fitted

@@ -158,8 +158,9 @@ class Splits:
                     )
                 else:
                     msg = (
-                        f"{called} has {counts[label]} images, which leaves none for the {split} split; every class "
-                        "needs one in each of test, validation and training: add images of it or change the fractions"
+                        f"{called} has {counts[label]} image{'s' if counts[label] > 1 else ''}, which leaves none "
+                        f"for the {split} split; every class needs one in each of test, validation and training: add "
+                        "images of it or change the fractions"
                     )
                 raise DataError(msg)
         if groups is not None and (divided := np.intersect1d(groups[self.test], groups[_sorted(self._rest)])).size:

@@ -18,6 +18,7 @@ from search.errors import ConfigError, DataError
 from search.networkconfig import NetworkConfig
 from search.schedule import FilterSchedule
 from search.sources import load
+from search.splits import Splits
 from search.trainingconfig import TrainingConfig
 
 _EMBEDDED = ("digits", "combinations")
@@ -76,19 +77,23 @@ def start(source: str) -> Start:
     if source in _EMBEDDED:
         return Start(configfile.parse({"name": source, "data": {"source": source}}, f"--data {source}"))
     name, section = _data_section(source)
+    config = DataConfig.model_validate(section)
     try:
-        data = load(DataConfig.model_validate(section))
+        data = load(config)
+        remarks = data.notes
     except DataError as error:
-        if section["source"] not in TORCHVISION_NAMES:
+        if config.source in TORCHVISION_NAMES:
+            assumed = (
+                f"stages and budgets suit {_ASSUMED_CLASSES} classes of 32x32 colour images; once the set is there, "
+                f"remove {name}.yaml and write it again"
+            )
+            return Start(_configuration(name, section, _ASSUMED_SHAPE, _ASSUMED_CLASSES, 1), (str(error), assumed))
+        if config.source != "folder":
             raise
-        assumed = (
-            f"stages and budgets suit {_ASSUMED_CLASSES} classes of 32x32 colour images; once the set is there, "
-            f"remove {name}.yaml and write it again"
-        )
-        return Start(_configuration(name, section, _ASSUMED_SHAPE, _ASSUMED_CLASSES, 1), (str(error), assumed))
-    training = len(data.labels) // 2  # as fractions are left at their defaults
+        # Its user decides whether to mend files or to leave them out; either way the other images say what suits them.
+        data, remarks = load(config.model_copy(update={"on_bad": "skip"})), (str(error),)
+    training = len(Splits(data, config).train_validation(0).training)
     share = 1.0 if training <= _TRAINING_IMAGES else float(f"{_TRAINING_IMAGES / training:.1g}")
-    remarks = data.notes
     if share < 1:
         remarks += (f"every run trains on {share:.0%} of the training images: raise training.share for more",)
     return Start(_configuration(name, section, data.image_shape, data.classes, share), remarks)

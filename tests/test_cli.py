@@ -230,13 +230,27 @@ def test_init_writes_a_configuration_of_one_s_own_images_that_checks(command, tm
     assert (code, "is not overwritten" in err) == (3, True)
 
 
-def test_init_of_images_that_cannot_be_used_writes_nothing(command, tmp_path, monkeypatch):
+def test_init_of_images_some_of_which_cannot_be_used_names_them_and_writes_what_suits_the_others(
+    command, tmp_path, monkeypatch
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     photographs(tmp_path / "pets")
     (tmp_path / "pets" / "cat" / "empty.png").touch()
+    code, out, err = command("init", "--data", "pets")
+    assert (code, "cat/empty.png: empty (0 bytes)" in out + err) == (0, True)
+    code, _, err = command("check", "pets.yaml")
+    assert (code, "cat/empty.png: empty (0 bytes)" in err) == (4, True)
+    assert command("check", "pets.yaml", "--set", "data.on_bad=skip")[0] == 0
+
+
+def test_init_of_images_too_few_to_split_writes_nothing(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    photographs(tmp_path / "pets")
+    for path in [*(tmp_path / "pets" / "cat").iterdir()][1:]:
+        path.unlink()
     before = tree(tmp_path)
     code, out, err = command("init", "--data", "pets")
-    assert (code, out, "cat/empty.png: empty (0 bytes)" in err) == (4, "", True)
+    assert (code, out, "class 0 (cat) has 1 image, which leaves none" in err) == (4, "", True)
     assert tree(tmp_path) == before | {key: value for key, value in tree(tmp_path).items() if "/cache" in key}
 
 

@@ -25,6 +25,7 @@ def test_a_budget_reads_back(cost, limit):
         ("macs <= 0.3 G", 300_000_000),
         ("memory <= 2 MiB", 2**21),
         ("memory <= 100 B", 100),
+        ("memory <= 50 GB", 50 * 10**9),
         ("  activations  <=  7 ", 7),
         ("params <= 9007199254740993", 2**53 + 1),  # a float would lose the last digit
     ],
@@ -42,7 +43,8 @@ def test_limits_have_units(text, limit):
         "params <= ",
         "params <= 1,5k",
         "params <= 2 MiB",
-        "memory <= 2 MB",
+        "memory <= 2 TB",
+        "params <= 2 MB",
         "params <= 1e6",
         "params <= ٣",
         "params <= 1500 1500",

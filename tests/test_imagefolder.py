@@ -123,6 +123,24 @@ def test_split_folders(tmp_path, validation):
     assert Splits(data, DataConfig()).test.tolist() == [10, 11]
 
 
+def test_a_validation_folder_without_a_test_folder_is_the_test_split(tmp_path):
+    for split in ("Training", "val"):
+        for name in ("cat", "dog"):
+            for index in range(4):
+                write(tmp_path / "pets" / split / name / f"{index}.png", seed=10 * len(split) + index)
+    data, _ = load(tmp_path / "pets")
+    assert data.own_split.tolist() == [ANY] * 8 + [TEST] * 8
+    assert "no test folder: the validation folder is the test split, and validation is drawn" in data.notes
+
+
+def test_classes_may_hold_folders_of_one_name(tmp_path):
+    for name in ("cat", "dog"):
+        for place in ("indoors", "outdoors"):
+            write(tmp_path / "pets" / name / place / "0.png", seed=len(name + place))
+        write(tmp_path / "pets" / name / "0.png", seed=ord(name[0]))
+    assert load(tmp_path / "pets")[0].class_names == ("cat", "dog")
+
+
 def test_a_class_may_be_called_train(tmp_path):
     for name in ("car", "train"):
         write(tmp_path / "vehicles" / name / "0.png")
@@ -213,6 +231,11 @@ def test_a_long_list_of_problems_is_cut(root):
             r"has split folders \(test, train\) beside others \(spare\); move one",
         ),
         (("cat",), "1 class to train on; there must be two or more"),
+        (("images/cat", "images/dog"), r"has nothing but images/, which holds 2 folders; name .*/images$"),
+        (
+            ("Training set/cat", "Training set/dog", "Test set/cat", "Test set/dog"),
+            r"has Test set, Training set, which hold the same folders: cat, dog; if these are the classes, call",
+        ),
     ],
 )
 def test_layouts_that_are_refused(tmp_path, made, says):

@@ -79,7 +79,7 @@ def test_a_folder_gives_a_name_that_files_may_have(here, name):
 def test_a_function_of_one_s_own(here, monkeypatch):
     monkeypatch.syspath_prepend(here)
     (here / "own_shapes.py").write_text(
-        "import numpy as np\ndef load():\n    return {'x_train': np.zeros((4, 8, 8)), 'y_train': np.arange(4) % 2}\n"
+        "import numpy as np\ndef load():\n    return {'x_train': np.zeros((12, 8, 8)), 'y_train': np.arange(12) % 2}\n"
     )
     config = starter.start("own_shapes:load").config
     assert (config.name, config.data.source, config.data.factory) == ("own_shapes", "factory", "own_shapes:load")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.data import ImageData
+from search.data import TEST, VALIDATION, ImageData
 from search.dataconfig import DataConfig
 from search.errors import DataError
 from search.sources.cache import keep
@@ -56,6 +56,9 @@ def load_folder(config: DataConfig) -> tuple[ImageData, list[str]]:
     skip = config.on_bad == "skip"
     bad: dict[int, str] = {}
     labels, own_split = _labels(listing)
+    only_validation = own_split is not None and VALIDATION in own_split and TEST not in own_split
+    if own_split is not None and only_validation:
+        own_split[own_split == VALIDATION] = TEST
     paths = [file.path for file in listing.files]
 
     def make(allocate: Allocate) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
@@ -83,7 +86,12 @@ def load_folder(config: DataConfig) -> tuple[ImageData, list[str]]:
         root.resolve().name or "images",
         class_names=tuple(map(shown, listing.class_names)),
         own_split=None if own_split is None else own_split[usable],
-        notes=(*_left_out(listing, problems), *kept.facts["notes"], *filter(None, [kept.unkept])),
+        notes=(
+            *_left_out(listing, problems),
+            *(["no test folder: the validation folder is the test split, and validation is drawn"] * only_validation),
+            *kept.facts["notes"],
+            *filter(None, [kept.unkept]),
+        ),
     )
     return data, [paths[index] for index in usable]
 

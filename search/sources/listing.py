@@ -14,7 +14,18 @@ from search.data import ANY, TEST, VALIDATION
 from search.errors import DataError
 from search.sources.imagefile import EXTENSIONS
 
-_SPLITS = {"train": ANY, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
+_SPLITS = {
+    "train": ANY,
+    "training": ANY,
+    "val": VALIDATION,
+    "valid": VALIDATION,
+    "validation": VALIDATION,
+    "test": TEST,
+    "testing": TEST,
+}
+
+
+_FOLDERS_COMPARED = 4
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ def list_images(root: Path) -> Listing:
         raise DataError(msg) from None
     splits = [name for name in folders if name.lower() in _SPLITS]
     others = [name for name in folders if name.lower() not in _SPLITS]
-    trains = "train" in map(str.lower, splits)
+    trains = any(_SPLITS[name.lower()] == ANY for name in splits)
     if trains and len(splits) > 1 and others:
         msg = (
             f"{root} has split folders ({', '.join(splits)}) beside others ({', '.join(others[:5])}); move one kind "
@@ -93,6 +104,7 @@ def list_images(root: Path) -> Listing:
         came = f"{' and '.join(splits)} but no train" if splits else "no folder in it"
         msg = f"{root} has {came}; it needs a folder for each class, or train/ (val/, test/) with such folders"
         raise DataError(msg)
+    _refuse_other_layouts(root, others)
     listing = Listing(has_splits=not others)
     if others:
         _list_classes(root, "", int(ANY), listing)
@@ -101,6 +113,28 @@ def list_images(root: Path) -> Listing:
         for name in sorted(splits, key=lambda name: (_SPLITS[name.lower()], name)):
             _list_classes(root, f"{name}/", int(_SPLITS[name.lower()]), listing)
     return listing
+
+
+def _refuse_other_layouts(root: Path, folders: list[str]) -> None:
+    """Refuse folders taken for classes that hold the same folders again, or the only one of which holds the classes.
+
+    Raises:
+        DataError: See above.
+    """
+    inside = [{path.name for path in (root / name).glob("[!.]*/")} for name in folders[:_FOLDERS_COMPARED]]
+    direct = any(_is_image(path.name) for name in folders[:_FOLDERS_COMPARED] for path in (root / name).iterdir())
+    if direct or not all(len(each) > 1 for each in inside):
+        return
+    if len(folders) == 1:
+        msg = f"{root} has nothing but {folders[0]}/, which holds {len(inside[0])} folders; name {root / folders[0]}"
+        raise DataError(msg)
+    if len(folders) > 1 and all(each == inside[0] for each in inside):
+        msg = (
+            f"{root} has {', '.join(folders[:_FOLDERS_COMPARED])}, which hold the same folders: "
+            f"{', '.join(sorted(inside[0])[:5])}; if these are the classes, call the folders above them train, val "
+            "and test"
+        )
+        raise DataError(msg)
 
 
 def _is_hidden(name: str) -> bool:
