@@ -90,7 +90,7 @@ def forecast(plan: StudyPlan) -> Forecast:
         most,
         _START_SECONDS + seconds * (search_runs + least + probing_runs) / workers,
         _START_SECONDS + seconds * (search_runs + most + probing_runs) / workers,
-        resolvable_margin(effective_images(sizes), config.confirm.confidence),
+        max(1 / len(splits.test), resolvable_margin(effective_images(sizes), config.confirm.confidence)),
     )
 
 

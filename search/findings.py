@@ -5,6 +5,7 @@ A pure projection of the storage; nothing here trains, chooses what to train, or
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -18,7 +19,7 @@ from search.cost import Budget, Costs
 from search.growth import BestRatio, best_ratios
 from search.plan import StudyPlan
 from search.schedule import FilterSchedule
-from search.scoring import Parts, parts_of
+from search.scoring import Parts, blind_score, parts_of
 from search.soundness import FidelityCheck, Sensitivity, fidelity_checks, sensitivities
 from search.splits import Splits
 from search.study import Storage
@@ -115,6 +116,15 @@ class Findings:
         best_filters: One per budget; empty without a surrogate.
         alignments: What larger multiples would change; empty without a surrogate.
     """
+
+    @cached_property
+    def blind_score(self) -> float | None:
+        """What a network that learned nothing may get on the test split; None where a table has no images."""
+        config = self.plan.config
+        if config.table is not None:
+            return None
+        data = self.plan.data
+        return blind_score(data.labels[Splits(data, config.data).test], config.training.score)
 
     plan: StudyPlan
     findings: tuple[Finding, ...]

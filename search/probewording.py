@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from search.wording import chance, listed, points, short_budget
+from search.wording import chance, listed, percent, points, short_budget
 
 _LIKELIER_THAN_NOT = 0.5
+_HARDLY = 0.02
 
 if TYPE_CHECKING:  # its values are described, not made; loading what makes them takes seconds
     from search.config import ConfirmConfig
@@ -117,9 +118,31 @@ def terminal_lines(findings: Findings) -> list[str]:
     budgets under which brief training misleads.
     """
     turned = [each for each in findings.sensitivities if each.steadiness == "turns"]
-    unexplored = [said for finding in findings.findings if (said := unexplored_warning(finding))]
     misled = [said for check in findings.fidelity_checks if (said := fidelity_warning(check))]
-    return unexplored + sensitivity_sentences(findings, turned) + misled
+    return warnings(findings) + sensitivity_sentences(findings, turned) + misled
+
+
+def warnings(findings: Findings) -> list[str]:
+    """What a reader must know before any verdict; mostly nothing."""
+    unlearned = [said for finding in findings.findings if (said := unlearned_warning(finding, findings.blind_score))]
+    return unlearned + [said for finding in findings.findings if (said := unexplored_warning(finding))]
+
+
+def unlearned_warning(finding: Finding, blind: float | None) -> str | None:
+    """That networks hardly learned anything, so that comparing them says nothing; None where they did.
+
+    Args:
+        finding: The case.
+        blind: Score of always naming the commonest class, a fraction; None where that is not known.
+    """
+    reached = [each.accuracy.mean for each in (finding.rule, finding.best) if each.accuracy is not None]
+    if blind is None or not reached or max(reached) > blind + _HARDLY:
+        return None
+    return (
+        f"{short_budget(finding.case.budget)}: hardly anything was learned, since always naming the commonest class "
+        f"scores {percent(blind)} and the best confirmed {percent(max(reached))}; raise training.epochs or share, or "
+        "mend training.learning_rate, before reading a verdict into it."
+    )
 
 
 def unexplored_warning(finding: Finding) -> str | None:

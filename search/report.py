@@ -135,7 +135,7 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
         "rules": _rule_tables(findings, trials),
         "rules_of_thumb": [_ratio_row(findings, each) for each in findings.rule_of_thumb],
         "weighted": _weighted(findings),
-        "unexplored_warnings": list(filter(None, map(probewording.unexplored_warning, findings.findings))),
+        "warnings": probewording.warnings(findings),
         "learning_rates": probewording.sensitivity_sentences(findings, findings.sensitivities),
         "fidelity": [_fidelity_row(check) for check in findings.fidelity_checks],
         "fidelity_warnings": list(filter(None, map(probewording.fidelity_warning, findings.fidelity_checks))),

@@ -40,6 +40,16 @@ def accuracy(correct: NDArray[np.bool_], parts: Parts) -> float:
     return float(np.mean([correct[part].mean() for part in parts]))
 
 
+def blind_score(labels: NDArray[np.int64], score: ScoreName) -> float:
+    """The score of always naming the commonest class, a fraction: what a network that learned nothing may get.
+
+    Args:
+        labels: Of the split's images, shape `(n_images,)`.
+        score: The study's.
+    """
+    return accuracy(labels == np.bincount(labels).argmax(), parts_of(labels, score))
+
+
 def effective_images(sizes: Sequence[int]) -> float:
     """Images of a split with equal parts whose score varies over images as much as one with parts of these sizes.
 

@@ -4,6 +4,7 @@ Owns which probes are trained and what is read off them. Probes change no verdic
 """
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -201,7 +202,9 @@ def difference(rule: NDArray[np.float64], rival: NDArray[np.float64], confidence
     mean = float(rival.mean() - rule.mean())
     if np.ptp(rule) == 0 and np.ptp(rival) == 0:  # no noise seen: nothing is known of it
         return Interval(mean, -1.0, 1.0)
-    limits = ttest_ind(rival, rule, equal_var=False).confidence_interval(confidence)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of one side whose runs agree, which is no fault of theirs
+        limits = ttest_ind(rival, rule, equal_var=False).confidence_interval(confidence)
     return Interval(mean, max(-1.0, float(limits.low)), min(1.0, float(limits.high)))
 
 

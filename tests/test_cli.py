@@ -65,6 +65,10 @@ def tree(folder: Path) -> dict[str, bytes | None]:
         ("filters: {stages: [{low: 9, high: 3}]}", "low"),
         ("filters: {stages: [{}, {}, {}, {}, {}]}", "at most 4"),
         ("filters: {stages: [{high: 4}, {}, {}]}", "outside the stages' ranges"),
+        (
+            "budgets: [memory <= 9 GB]",
+            "admits every schedule, so it limits nothing: the largest, 64-64-64, costs 4.75 MiB",
+        ),
         ("filters: {stages: [{high: 1073741823}, {high: combinations}]}", "40"),
         ("name: ../../etc/passwd", "no path"),
         ("compute: {workers: 100000}", "a whole number from 1 to 1024 or auto"),

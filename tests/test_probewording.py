@@ -80,3 +80,15 @@ def test_a_near_optimal_verdict_with_something_better_likely_unexplored_is_quali
     assert not warned or "near-optimal against what was confirmed, but" in said
     others = [each for each in findings.findings if each.verdict.outcome != "near-optimal"]
     assert all(probewording.unexplored_warning(replace(each, unexplored_probability=1.0)) is None for each in others)
+
+
+def test_networks_that_learned_nothing_are_told_of_before_any_verdict(findings):
+    finding = findings.findings[0]
+    reached = max(finding.rule.accuracy.mean, finding.best.accuracy.mean)
+    said = probewording.unlearned_warning(finding, reached - 0.01)
+    assert said.startswith("1,500 parameters: hardly anything was learned, since always naming the commonest class")
+    assert f"scores {100 * (reached - 0.01):.2f} % and the best confirmed {100 * reached:.2f} %" in said
+    assert probewording.unlearned_warning(finding, reached - 0.03) is None
+    assert probewording.unlearned_warning(finding, None) is None
+    assert findings.blind_score == pytest.approx(0.25)
+    assert not [line for line in probewording.warnings(findings) if "hardly anything" in line]

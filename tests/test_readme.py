@@ -5,9 +5,13 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from search import configfile
 from search.cost import Budget
+from search.data import ImageData
+from search.plan import make_plan
 from search.wording import percent, short_budget
 
 ROOT = Path(__file__).parent.parent
@@ -99,3 +103,12 @@ def test_what_the_kept_study_says_of_its_probes_is_what_they_found():
     steadiness = {(each["cost"], each["steadiness"]) for each in found["sensitivity"]}
     assert steadiness == {("params", "holds"), ("macs", "open"), ("activations", "open"), ("memory", "open")}
     assert {(each["misleads"], each["schedules"]) for each in found["fidelity"]} == {(False, 8)}
+
+
+def test_the_configuration_shown_can_be_planned(monkeypatch, tmp_path):
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (tmp_path / "photos.yaml").write_text(shown)
+    noise = ImageData(np.zeros((60, 3, 64, 64), np.uint8), np.arange(60) % 3, 3, "noise")
+    monkeypatch.setattr("search.plan.load", lambda _: noise)
+    plan = make_plan(configfile.read(tmp_path / "photos.yaml"))
+    assert [fit.schedule in plan.space for fit in plan.judged] == [True] * 3

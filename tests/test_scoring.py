@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.scoring import accuracy, effective_images, parts_of
+from search.scoring import accuracy, blind_score, effective_images, parts_of
 
 LABELS = np.repeat([0, 1, 2], [80, 15, 5])
 
@@ -30,3 +30,9 @@ def test_unequal_classes_are_worth_fewer_images():
     assert effective_images([100]) == pytest.approx(100)
     assert effective_images([25, 25, 25, 25]) == pytest.approx(100)
     assert effective_images([80, 15, 5]) == pytest.approx(9 / (1 / 80 + 1 / 15 + 1 / 5))
+
+
+def test_the_blind_score_is_that_of_the_commonest_class():
+    labels = np.repeat([0, 1, 2], [10, 70, 20])
+    assert blind_score(labels, "accuracy") == pytest.approx(0.7)
+    assert blind_score(labels, "balanced_accuracy") == pytest.approx(1 / 3)
