@@ -30,7 +30,7 @@ from search.evaluate import Failed, Fidelity, OnEpoch, Run, Scored, Split
 from search.fitting import MemoryMeter, fit, is_out_of_memory
 from search.networkconfig import NetworkConfig
 from search.networks import build
-from search.replicas import Replicas, SeparateReplicas, fuse
+from search.replicas import Replicas, SeparateReplicas, fuse, subsample_first
 from search.schedule import FilterSchedule
 from search.scoring import accuracy, parts_of
 from search.splits import Splits
@@ -350,7 +350,9 @@ class TrainingEvaluator:
     def _build(self, schedule: FilterSchedule, seeds: Sequence[int]) -> Replicas:
         networks = [self._initialise(schedule, seed) for seed in seeds]
         replicas: Replicas = fuse(networks) or SeparateReplicas(networks)
-        return replicas.to(memory_format=torch.channels_last)
+        if self._device.type == "cpu":
+            subsample_first(replicas)
+        return replicas.lay_out(torch.channels_last)
 
     def _initialise(self, schedule: FilterSchedule, seed: int) -> nn.Module:
         """The network of one seed, drawn on the CPU so that it is the same for every device."""

@@ -1,4 +1,6 @@
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -313,6 +315,32 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
     with pytest.raises(ConfigError, match=r"compute.device is cuda, but torch sees no CUDA device; set it to cpu"):
         choose_device("cuda")
+
+
+_RESIDUAL = """
+import numpy as np, torch
+from search.data import ImageData
+from search.dataconfig import DataConfig
+from search.evaluate import Fidelity
+from search.networkconfig import NetworkConfig
+from search.schedule import FilterSchedule
+from search.splits import Splits
+from search.training import TrainingEvaluator
+from search.trainingconfig import TrainingConfig
+torch.set_num_threads(1)
+images = np.random.default_rng(0).integers(0, 256, (60, 3, 64, 64), dtype=np.uint8)
+data = ImageData(images, np.arange(60) % 2, 2, "noise")
+recipe, splits = TrainingConfig(batch_size=16), Splits(data, DataConfig())
+evaluate = TrainingEvaluator(NetworkConfig(family="residual"), recipe, data, splits, torch.device("cpu"))
+for seeds in ([1], [1, 2]):
+    assert len(evaluate(FilterSchedule((8, 16, 32)), seeds, Fidelity(1), "test")) == len(seeds)
+"""
+
+
+def test_residual_networks_of_few_filters_train_on_large_images():
+    """In a process of its own, which a kernel that writes beyond its memory would end by a signal."""
+    ended = subprocess.run([sys.executable, "-c", _RESIDUAL], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.gpu
