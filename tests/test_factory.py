@@ -10,6 +10,7 @@ from families import FAMILIES
 from planted_findings import make_plan
 
 from search import activity
+from search.cost import LARGEST_LIMIT, Budget
 from search.data import ImageData
 from search.dataconfig import DataConfig
 from search.errors import ConfigError
@@ -18,7 +19,7 @@ from search.export import model_source
 from search.networkconfig import NetworkConfig
 from search.networks import build
 from search.polynomials import FittedCostModel
-from search.pricing import fit_cost_model, price
+from search.pricing import BuiltCostModel, fit_cost_model, price
 from search.schedule import FilterSchedule
 from search.splits import Splits
 from search.training import TrainingEvaluator
@@ -74,6 +75,13 @@ def failing(filters, in_channels, classes):
     raise KeyError("width")
 
 
+def particular(filters, in_channels, classes):
+    first, second = filters
+    if not (16 <= first <= 128 and 30 <= second <= 32):
+        raise ValueError(f"cannot have {filters}")
+    return Joining(filters, in_channels, classes)
+
+
 def nothing(filters, in_channels, classes):
     return None
 
@@ -127,6 +135,26 @@ def test_its_costs_are_known_for_a_whole_space(package, function, multiple):
     model = fit_cost_model(of(function), (3, 8, 8), 5, 4, multiple=multiple, stages=2, size=10**6)
     assert isinstance(model, FittedCostModel)
     assert model.costs(FilterSchedule((24, 24))) == price(of(function), FilterSchedule((24, 24)), (3, 8, 8), 5, 4)
+
+
+@pytest.mark.parametrize("ranges", [((16, 128), (30, 32)), ((16, 17), (30, 31)), ((100, 128), (32, 32))])
+def test_it_need_not_make_what_lies_outside_the_space(package, ranges):
+    model = fit_cost_model(of("particular"), (3, 8, 8), 5, 4, multiple=1, stages=2, size=10**6, ranges=ranges)
+    assert isinstance(model, FittedCostModel)
+    rng = np.random.default_rng(0)
+    for filters in [*zip(*ranges, strict=True), *(rng.integers(*np.array(ranges).T, endpoint=True) for _ in range(5))]:
+        schedule = FilterSchedule(tuple(map(int, filters)))
+        assert model.costs(schedule) == price(of("particular"), schedule, (3, 8, 8), 5, 4)
+    assert model.costs(FilterSchedule((400, 32))).params > model.costs(FilterSchedule((128, 32))).params
+
+
+def test_rules_may_ask_for_what_only_builds_could_price(package):
+    space = ((16, 128), (30, 32))
+    model = BuiltCostModel(of("particular"), (3, 8, 8), 5, 4, space)
+    assert model.costs(FilterSchedule((1, 1))) == model.costs(FilterSchedule((16, 30)))
+    assert not Budget("params", LARGEST_LIMIT).admits(model.costs(FilterSchedule((129, 30))))
+    with pytest.raises(ConfigError, match="KeyError"):
+        BuiltCostModel(of("failing"), (3, 8, 8), 5, 4, space).costs(FilterSchedule((16, 30)))
 
 
 def test_rounding_of_its_own_is_refused_where_it_would_not_build_what_is_proposed(package):
