@@ -90,6 +90,14 @@ def idle(filters, in_channels, classes):
     return nn.Flatten()
 
 
+def lazy(filters, in_channels, classes):
+    return nn.Sequential(nn.Conv2d(in_channels, filters[0], 3), nn.Flatten(), nn.LazyLinear(classes))
+
+
+def first_only(filters, in_channels, classes):
+    return Joining((filters[0], 8), in_channels, classes)
+
+
 def narrow(filters, in_channels, classes):
     return Joining(filters, in_channels, classes - 1)
 
@@ -171,6 +179,7 @@ def test_rounding_of_its_own_is_refused_where_it_would_not_build_what_is_propose
         ),
         ("nothing", "own.networks:nothing returned a NoneType for 8-16; it must return an nn.Module"),
         ("idle", "own.networks:idle returned a module without parameters to train for 8-16"),
+        ("lazy", r"lazy returned uninitialised parameters for 8-16 \(in LazyLinear\); .* give its sizes"),
         ("narrow", r"made shape \(4, 4\) of 4 images of 3x8x8; it must give logits of shape \(4, 5\), one for each"),
         ("several", r"made a tuple of 4 images of 3x8x8; it must give logits"),
         ("reading", r"failed on images of 3x8x8 \(.*\); it must take them, and make nothing depend on their values"),
