@@ -225,8 +225,9 @@ def fit_cost_model(
         ranges: Fewest and most multiples of each stage of theirs; None: 1 to 64.
 
     Raises:
-        ConfigError: More stages than the images allow, filters of this multiple that the family cannot have, or a
-            space too large for costs that follow no polynomial.
+        ConfigError: More stages than the images allow, filters of this multiple that the family cannot have, a space
+            too large for costs that follow no polynomial, or a function of the user's own that makes no network, or
+            the same one whatever a stage's filters.
     """
     check_multiple(network, multiple)
     ranges = ranges or (_UNASKED,) * stages
@@ -244,10 +245,11 @@ def fit_cost_model(
         fixed = built.fixed(*(_apart(held, coarser) if own else _anywhere(stages, coarser)))
         return fit_polynomials(built.measure, coarser, held, fixed, anywhere=not own)
 
-    if (model := fitted(multiple)) is not None:
+    model = fitted(multiple) or (built if size <= _LARGEST_BUILT else None)
+    if model is not None:
+        if space is not None:
+            _refuse_unused(network, model, space)
         return model
-    if size <= _LARGEST_BUILT:
-        return built
     smooth = next((m for m in _coarser(multiple) if fitted(m) is not None), None)
     remedy = f"narrow filters.stages to at most {_LARGEST_BUILT:,} schedules"
     if smooth is not None:
@@ -257,6 +259,19 @@ def fit_cost_model(
         f"each of the {size:,} schedules would have to be built for its price; {remedy}"
     )
     raise ConfigError(msg)
+
+
+def _refuse_unused(network: NetworkConfig, model: CostModel, space: Ranges) -> None:
+    """Refuse a function of the user's own that makes the same of the fewest and of the most filters of a stage."""
+    fewest = tuple(low for low, _ in space)
+    for stage, (low, high) in enumerate(space):
+        raised = (*fewest[:stage], high, *fewest[stage + 1 :])
+        if low < high and model.costs(FilterSchedule(raised)) == model.costs(FilterSchedule(fewest)):
+            msg = (
+                f"costs do not change with the filters of stage {stage + 1}, from {low} to {high}; does "
+                f"network.factory {network.factory} use them? Let it, or leave the stage out of filters.stages"
+            )
+            raise ConfigError(msg)
 
 
 def _coarser(multiple: int) -> list[int]:

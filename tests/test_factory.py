@@ -98,6 +98,10 @@ def first_only(filters, in_channels, classes):
     return Joining((filters[0], 8), in_channels, classes)
 
 
+def half_used(filters, in_channels, classes):
+    return Joining((filters[0], filters[1] // 2), in_channels, classes)
+
+
 def narrow(filters, in_channels, classes):
     return Joining(filters, in_channels, classes - 1)
 
@@ -154,6 +158,22 @@ def test_it_need_not_make_what_lies_outside_the_space(package, ranges):
         schedule = FilterSchedule(tuple(map(int, filters)))
         assert model.costs(schedule) == price(of("particular"), schedule, (3, 8, 8), 5, 4)
     assert model.costs(FilterSchedule((400, 32))).params > model.costs(FilterSchedule((128, 32))).params
+
+
+@pytest.mark.parametrize("size", [10**6, 9])
+def test_a_stage_whose_filters_it_does_not_use_is_refused(package, size):
+    ranges = ((8, 64), (16, 32))
+    with pytest.raises(ConfigError, match=r"the filters of stage 2, from 16 to 32; does .*:first_only use them\?"):
+        fit_cost_model(of("first_only"), (3, 8, 8), 5, 4, multiple=1, stages=2, size=size, ranges=ranges)
+    single = ((8, 64), (16, 16))  # a stage of one number of filters has nothing to change
+    assert fit_cost_model(of("first_only"), (3, 8, 8), 5, 4, multiple=1, stages=2, size=57, ranges=single)
+
+
+@pytest.mark.parametrize("function", ["rounding", "half_used"])
+def test_a_small_space_of_uneven_costs_is_built(package, function):
+    ranges = ((8, 20), (8, 20))
+    model = fit_cost_model(of(function), (3, 8, 8), 5, 4, multiple=1, stages=2, size=169, ranges=ranges)
+    assert isinstance(model, BuiltCostModel)
 
 
 def test_rules_may_ask_for_what_only_builds_could_price(package):
