@@ -55,7 +55,14 @@ def open_table(config: StudyConfig, table: TableConfig, space: Space) -> tuple[T
 
 def _family(config: StudyConfig, images: ImagesConfig, space: Space) -> CostModel:
     return fit_cost_model(
-        config.network, images.shape, images.classes, images.batch_size, space.multiple, space.stages, space.size
+        config.network,
+        images.shape,
+        images.classes,
+        images.batch_size,
+        space.multiple,
+        space.stages,
+        space.size,
+        tuple((r.low, r.high) for r in space.ranges),
     )
 
 

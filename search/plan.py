@@ -158,6 +158,7 @@ def _open_data(config: StudyConfig, space: Space) -> tuple[ImageData, CostModel]
         space.multiple,
         space.stages,
         space.size,
+        tuple((r.low, r.high) for r in space.ranges),
     )
 
 

@@ -16,7 +16,12 @@ from search.cost import CostName, Costs, QuadraticCost
 from search.schedule import FilterSchedule
 
 _VERIFICATIONS = 4
-_VERIFIED_MULTIPLES = 64
+_ANYWHERE = (1, 64)
+"""Multiples of each stage at which a network that can have any filters is verified, besides the study's own."""
+_UNBOUNDED = (1, 2**62)
+
+Ranges = tuple[tuple[int, int], ...]
+"""Fewest and most multiples of each stage."""
 
 
 class Measured(NamedTuple):
@@ -112,13 +117,15 @@ class FittedCostModel:
     Attributes:
         measure: What a schedule costs.
         multiple: What filters are multiples of.
-        avoided: Multiples that polynomials are not fitted at, since something fixed is as wide.
+        avoided: Multiples that polynomials are not fitted at where there is room, since something fixed is as wide.
+        sampled: Where they are fitted.
         equalities: Those that change the network.
     """
 
     measure: Measure = field(repr=False, compare=False)
     multiple: int
     avoided: frozenset[int]
+    sampled: Ranges
     equalities: tuple[Equality, ...] = ()
     _pieces: dict[tuple[bool, ...], _Piece | None] = field(default_factory=dict, repr=False, compare=False)
 
@@ -166,66 +173,119 @@ class FittedCostModel:
         return self._pieces[key]
 
     def _fit(self, leaders: list[int | None], filters: NDArray[np.int64]) -> _Piece | None:
-        free = sorted({leader for leader in leaders if leader is not None})
-        base = _apart(len(free), self.avoided)
-        values = []
-        for moved in _sample_points(len(free)):
-            given = {stage: (b + m) * self.multiple for stage, b, m in zip(free, base, moved, strict=True)}
+        led = sorted({leader for leader in leaders if leader is not None})
+        common = tuple(_common(self.sampled[s] for s, lead in enumerate(leaders) if lead == leader) for leader in led)
+        if any(low > high for low, high in common):
+            return None
+        windows = dict(zip(led, _windows(common, self.avoided), strict=True))
+        free = tuple(stage for stage in led if len(windows[stage]) > 1)
+        values: dict[tuple[int, ...], NDArray[np.int64]] = {}
+        for moved in _sample_points([len(windows[stage]) for stage in free]):
+            moves = dict(zip(free, moved, strict=True))
+            given = {stage: window[moves.get(stage, 0)] * self.multiple for stage, window in windows.items()}
             full = [int(f) if lead is None else given[lead] for f, lead in zip(filters, leaders, strict=True)]
             measured = self.measure(FilterSchedule(tuple(full)))
-            values.append(np.array([*measured[:3], *measured.moments], np.int64))
-        if len({len(value) for value in values}) > 1:
+            values[moved] = np.array([*measured[:3], *measured.moments], np.int64)
+        if len({len(value) for value in values.values()}) > 1:
             return None
-        fitted = _interpolate(np.stack(values), base, self.multiple)
+        fitted = _interpolate(values, [windows[stage][0] for stage in free], self.multiple)
         if fitted is None:
             return None
         unit, (params, macs, activations, *moments) = fitted
-        return _Piece(tuple(free), unit, params, macs, activations, _undominated(moments), len(moments))
+        return _Piece(free, unit, params, macs, activations, _undominated(moments), len(moments))
 
 
-def fit_polynomials(measure: Measure, multiple: int, stages: int, fixed: Collection[int]) -> FittedCostModel | None:
+def fit_polynomials(
+    measure: Measure, multiple: int, ranges: Ranges, fixed: Collection[int], *, anywhere: bool
+) -> FittedCostModel | None:
     """Polynomials in exact arithmetic, believed only where they tell what fresh builds cost.
 
-    Those are random schedules drawn with a fixed seed, and uniform ones: of one multiple, of many, and of every number
-    that something fixed in the network has, where shortcuts may need no projection.
+    Those are random schedules drawn with a fixed seed from the ranges, by their logarithm; the smallest and the
+    largest; each stage at its most with the others at their fewest; and schedules as uniform as the ranges allow, of
+    every number that something fixed in the network has, where shortcuts may need no projection.
 
     Args:
         measure: What a schedule costs.
         multiple: What filters are multiples of; every schedule measured has such.
-        stages: Stages of the schedules to be priced.
+        ranges: Fewest and most multiples of each stage of the schedules to be priced.
         fixed: Channels found in the network whatever the filters.
+        anywhere: Whether schedules outside the ranges may be measured too.
 
     Returns:
         None when costs are no polynomials of degree two with whole coefficients, in filters or in multiples.
     """
-    rng = np.random.default_rng(0)
+    stages = len(ranges)
     avoided = frozenset(filters // multiple for filters in fixed if filters % multiple == 0)
-    random = [_random(rng, multiple, stages, avoided) for _ in range(_VERIFICATIONS)]
-    smooth = FittedCostModel(measure, multiple, avoided)
+    sampled = (_UNBOUNDED,) * stages if anywhere else ranges
+    regions = [(_ANYWHERE,) * stages, ranges] if anywhere else [ranges]
+    smooth = FittedCostModel(measure, multiple, avoided, sampled)
+    rng = np.random.default_rng(0)
+    draws = [_random(rng, region, avoided) for region in regions for _ in range(_VERIFICATIONS // len(regions))]
+    random = [_times(multiples, multiple) for multiples in draws if multiples is not None]
     if not smooth.agrees(random):
         return None
-    uniform = [FilterSchedule((m * multiple,) * stages) for m in (1, _VERIFIED_MULTIPLES, *sorted(avoided))]
-    if smooth.agrees(uniform):
+    levels = {_level(m, region) for region in regions for m in (*itertools.chain(*region), *avoided)}
+    ends = [_times(multiples, multiple) for multiples in sorted(levels.union(_raised(ranges)))]
+    if smooth.agrees(ends):
         return smooth
     # In random schedules all stages differ from each other and from what is fixed; equalities may explain the rest.
     every = [Equality(i, j, None) for i, j in itertools.combinations(range(stages), 2)]
     every += [Equality(stage, None, m * multiple) for stage in range(stages) for m in sorted(avoided)]
-    probes = [(equality, _equal(schedule, equality)) for equality in every for schedule in random[:2]]
+    tried = [
+        (equality, _equal(schedule, equality, sampled, multiple)) for equality in every for schedule in random[:2]
+    ]
+    probes = [(equality, probe) for equality, probe in tried if probe is not None]
     jumps = {equality for equality, probe in probes if not smooth.agrees([probe])}
-    jumping = FittedCostModel(measure, multiple, avoided, tuple(equality for equality in every if equality in jumps))
-    return jumping if jumping.agrees([*random, *uniform, *(probe for _, probe in probes)]) else None
+    equalities = tuple(equality for equality in every if equality in jumps)
+    jumping = FittedCostModel(measure, multiple, avoided, sampled, equalities)
+    return jumping if jumping.agrees([*random, *ends, *(probe for _, probe in probes)]) else None
 
 
-def _random(rng: np.random.Generator, multiple: int, stages: int, avoided: Collection[int]) -> FilterSchedule:
-    """All stages different, and none of a multiple to be avoided."""
-    allowed = [m for m in range(1, _VERIFIED_MULTIPLES + 1) if m not in avoided]
-    return FilterSchedule(tuple(int(m) * multiple for m in rng.choice(allowed, stages, replace=False)))
+def _random(rng: np.random.Generator, ranges: Ranges, avoided: Collection[int]) -> tuple[int, ...] | None:
+    """Multiples of a schedule whose stages differ, none of a multiple to be avoided; None where there seems none."""
+    low, high = np.array(ranges, np.float64).T
+    for _ in range(100):
+        drawn = np.clip(np.floor(np.exp(rng.uniform(np.log(low), np.log(high + 1)))), low, high).astype(np.int64)
+        multiples = tuple(int(m) for m in drawn)
+        if len(set(multiples)) == len(multiples) and not set(multiples) & set(avoided):
+            return multiples
+    return None
 
 
-def _equal(schedule: FilterSchedule, equality: Equality) -> FilterSchedule:
+def _level(multiples: int, ranges: Ranges) -> tuple[int, ...]:
+    """As many multiples in every stage, or the nearest in its range."""
+    return tuple(min(max(multiples, low), high) for low, high in ranges)
+
+
+def _raised(ranges: Ranges) -> list[tuple[int, ...]]:
+    """One stage at its most and the others at their fewest, for each stage."""
+    return [
+        tuple(high if stage == raised else low for stage, (low, high) in enumerate(ranges))
+        for raised in range(len(ranges))
+    ]
+
+
+def _times(multiples: Iterable[int], multiple: int) -> FilterSchedule:
+    return FilterSchedule(tuple(m * multiple for m in multiples))
+
+
+def _equal(schedule: FilterSchedule, equality: Equality, ranges: Ranges, multiple: int) -> FilterSchedule | None:
+    """The schedule with an equality brought about; None where the ranges do not allow that."""
+    stages = [equality.stage] if equality.other is None else [equality.stage, equality.other]
+    low, high = _common(ranges[stage] for stage in stages)
+    wanted = (equality.filters or schedule.filters[equality.other or 0]) // multiple
+    if low > high or (equality.other is None and not low <= wanted <= high):
+        return None
     filters = list(schedule.filters)
-    filters[equality.stage] = equality.filters or filters[equality.other or 0]
+    for stage in stages:
+        filters[stage] = min(max(wanted, low), high) * multiple
     return FilterSchedule(tuple(filters))
+
+
+def _common(ranges: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """What ranges share, the first above the second where they share nothing."""
+    lows, highs = zip(*ranges, strict=True)
+    return max(lows), min(highs)
 
 
 def _leaders(held: Sequence[Equality], stages: int) -> list[int | None]:
@@ -242,24 +302,40 @@ def _leaders(held: Sequence[Equality], stages: int) -> list[int | None]:
     return leaders
 
 
-def _apart(count: int, avoided: Collection[int]) -> list[int]:
-    """Where to sample: windows of three multiples each, none shared and none with a multiple to be avoided."""
-    windows = (start for start in itertools.count(1, 3) if not {start, start + 1, start + 2} & set(avoided))
-    return list(itertools.islice(windows, count))
+def _windows(ranges: Ranges, avoided: Collection[int]) -> list[range]:
+    """Where to sample: three multiples in a row of each range, or all of a narrower one.
+
+    Where there is room, no two windows share a multiple, and none has one to be avoided.
+    """
+    taken = set(avoided)
+    windows: dict[int, range] = {}
+    for stage in sorted(range(len(ranges)), key=lambda stage: ranges[stage][1]):
+        low, high = ranges[stage]
+        width = min(3, high - low + 1)
+        starts = range(low, high - width + 2)
+        start = next((s for s in starts if taken.isdisjoint(range(s, s + width))), low)
+        windows[stage] = range(start, start + width)
+        taken.update(windows[stage])
+    return [windows[stage] for stage in range(len(ranges))]
 
 
-def _sample_points(stages: int) -> list[tuple[int, ...]]:
-    """Points at 0, 1 and 2 that determine every coefficient, in order: base, steps, double steps, pairs."""
-    moves: list[tuple[int, ...]] = [(), *((i,) for i in range(stages)), *((i, i) for i in range(stages))]
-    moves += itertools.combinations(range(stages), 2)
-    return [tuple(move.count(i) for i in range(stages)) for move in moves]
+def _sample_points(widths: Sequence[int]) -> list[tuple[int, ...]]:
+    """Points that determine every coefficient: base, steps, double steps where there are three multiples, pairs."""
+    stages = range(len(widths))
+    moves: list[tuple[int, ...]] = [(), *((i,) for i in stages), *((i, i) for i in stages if widths[i] > 2)]
+    moves += itertools.combinations(stages, 2)
+    return [tuple(move.count(i) for i in stages) for move in moves]
 
 
-def _interpolate(values: NDArray[np.int64], base: list[int], multiple: int) -> tuple[int, list[QuadraticCost]] | None:
+def _interpolate(
+    values: dict[tuple[int, ...], NDArray[np.int64]], base: list[int], multiple: int
+) -> tuple[int, list[QuadraticCost]] | None:
     """The polynomials of degree two through values at `_sample_points` moved to `base`.
 
+    Along a stage without a double step they are lines: it has but two multiples.
+
     Args:
-        values: Shape `(n_points, n_quantities)`.
+        values: Of each point, shape `(n_quantities,)`.
         base: Multiples of each variable at the first point.
         multiple: Filters of one multiple.
 
@@ -268,16 +344,21 @@ def _interpolate(values: NDArray[np.int64], base: list[int], multiple: int) -> t
         units; None where not even multiples give whole ones.
     """
     stages = len(base)
-    origin = values[0]
-    step = values[1 : stages + 1] - origin
-    double = values[stages + 1 : 2 * stages + 1] - origin
-    curve = double - 2 * step
+    unit_moves = [tuple(int(i == j) for j in range(stages)) for i in range(stages)]
+    origin = values[(0,) * stages]
+    step = np.array([values[move] - origin for move in unit_moves], np.int64).reshape(stages, len(origin))
+    curve = np.zeros_like(step)
+    for i, move in enumerate(unit_moves):
+        double = values.get(tuple(2 * m for m in move))
+        if double is not None:
+            curve[i] = double - origin - 2 * step[i]
     if (curve % 2).any():
         return None
     upper = np.zeros((stages, stages, len(origin)), np.int64)
     upper[range(stages), range(stages)] = curve // 2
-    for pair, (i, j) in enumerate(itertools.combinations(range(stages), 2)):
-        upper[i, j] = values[2 * stages + 1 + pair] - origin - step[i] - step[j]
+    for i, j in itertools.combinations(range(stages), 2):
+        both = tuple(a + b for a, b in zip(unit_moves[i], unit_moves[j], strict=True))
+        upper[i, j] = values[both] - origin - step[i] - step[j]
     # p(n) = origin + slope n + n' upper n with n = multiples - base, written out in the multiples
     start = np.array(base, np.int64)
     slope = step - curve // 2

@@ -10,6 +10,7 @@ from families import FAMILIES
 from planted_findings import make_plan
 
 from search import activity
+from search.cost import LARGEST_LIMIT, Budget
 from search.data import ImageData
 from search.dataconfig import DataConfig
 from search.errors import ConfigError
@@ -18,7 +19,7 @@ from search.export import model_source
 from search.networkconfig import NetworkConfig
 from search.networks import build
 from search.polynomials import FittedCostModel
-from search.pricing import fit_cost_model, price
+from search.pricing import BuiltCostModel, fit_cost_model, price
 from search.schedule import FilterSchedule
 from search.splits import Splits
 from search.training import TrainingEvaluator
@@ -74,12 +75,31 @@ def failing(filters, in_channels, classes):
     raise KeyError("width")
 
 
+def particular(filters, in_channels, classes):
+    first, second = filters
+    if not (16 <= first <= 128 and 30 <= second <= 32):
+        raise ValueError(f"cannot have {filters}")
+    return Joining(filters, in_channels, classes)
+
+
 def nothing(filters, in_channels, classes):
     return None
 
 
 def idle(filters, in_channels, classes):
     return nn.Flatten()
+
+
+def lazy(filters, in_channels, classes):
+    return nn.Sequential(nn.Conv2d(in_channels, filters[0], 3), nn.Flatten(), nn.LazyLinear(classes))
+
+
+def first_only(filters, in_channels, classes):
+    return Joining((filters[0], 8), in_channels, classes)
+
+
+def half_used(filters, in_channels, classes):
+    return Joining((filters[0], filters[1] // 2), in_channels, classes)
 
 
 def narrow(filters, in_channels, classes):
@@ -129,6 +149,42 @@ def test_its_costs_are_known_for_a_whole_space(package, function, multiple):
     assert model.costs(FilterSchedule((24, 24))) == price(of(function), FilterSchedule((24, 24)), (3, 8, 8), 5, 4)
 
 
+@pytest.mark.parametrize("ranges", [((16, 128), (30, 32)), ((16, 17), (30, 31)), ((100, 128), (32, 32))])
+def test_it_need_not_make_what_lies_outside_the_space(package, ranges):
+    model = fit_cost_model(of("particular"), (3, 8, 8), 5, 4, multiple=1, stages=2, size=10**6, ranges=ranges)
+    assert isinstance(model, FittedCostModel)
+    rng = np.random.default_rng(0)
+    for filters in [*zip(*ranges, strict=True), *(rng.integers(*np.array(ranges).T, endpoint=True) for _ in range(5))]:
+        schedule = FilterSchedule(tuple(map(int, filters)))
+        assert model.costs(schedule) == price(of("particular"), schedule, (3, 8, 8), 5, 4)
+    assert model.costs(FilterSchedule((400, 32))).params > model.costs(FilterSchedule((128, 32))).params
+
+
+@pytest.mark.parametrize("size", [10**6, 9])
+def test_a_stage_whose_filters_it_does_not_use_is_refused(package, size):
+    ranges = ((8, 64), (16, 32))
+    with pytest.raises(ConfigError, match=r"the filters of stage 2, from 16 to 32; does .*:first_only use them\?"):
+        fit_cost_model(of("first_only"), (3, 8, 8), 5, 4, multiple=1, stages=2, size=size, ranges=ranges)
+    single = ((8, 64), (16, 16))  # a stage of one number of filters has nothing to change
+    assert fit_cost_model(of("first_only"), (3, 8, 8), 5, 4, multiple=1, stages=2, size=57, ranges=single)
+
+
+@pytest.mark.parametrize("function", ["rounding", "half_used"])
+def test_a_small_space_of_uneven_costs_is_built(package, function):
+    ranges = ((8, 20), (8, 20))
+    model = fit_cost_model(of(function), (3, 8, 8), 5, 4, multiple=1, stages=2, size=169, ranges=ranges)
+    assert isinstance(model, BuiltCostModel)
+
+
+def test_rules_may_ask_for_what_only_builds_could_price(package):
+    space = ((16, 128), (30, 32))
+    model = BuiltCostModel(of("particular"), (3, 8, 8), 5, 4, space)
+    assert model.costs(FilterSchedule((1, 1))) == model.costs(FilterSchedule((16, 30)))
+    assert not Budget("params", LARGEST_LIMIT).admits(model.costs(FilterSchedule((129, 30))))
+    with pytest.raises(ConfigError, match="KeyError"):
+        BuiltCostModel(of("failing"), (3, 8, 8), 5, 4, space).costs(FilterSchedule((16, 30)))
+
+
 def test_rounding_of_its_own_is_refused_where_it_would_not_build_what_is_proposed(package):
     with pytest.raises(ConfigError, match=r"family factory .* set filters\.multiple to 8"):
         fit_cost_model(of("rounding"), (3, 8, 8), 5, 4, multiple=1, stages=2, size=10**6)
@@ -143,6 +199,7 @@ def test_rounding_of_its_own_is_refused_where_it_would_not_build_what_is_propose
         ),
         ("nothing", "own.networks:nothing returned a NoneType for 8-16; it must return an nn.Module"),
         ("idle", "own.networks:idle returned a module without parameters to train for 8-16"),
+        ("lazy", r"lazy returned uninitialised parameters for 8-16 \(in LazyLinear\); .* give its sizes"),
         ("narrow", r"made shape \(4, 4\) of 4 images of 3x8x8; it must give logits of shape \(4, 5\), one for each"),
         ("several", r"made a tuple of 4 images of 3x8x8; it must give logits"),
         ("reading", r"failed on images of 3x8x8 \(.*\); it must take them, and make nothing depend on their values"),

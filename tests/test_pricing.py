@@ -279,6 +279,30 @@ def test_a_space_too_large_to_be_built_is_refused_with_the_multiple_at_which_it_
         fit_cost_model(NetworkConfig(), DIGITS, 9, 64, multiple=1, stages=1, size=501)
 
 
+def test_costs_that_turn_only_far_up_the_ranges_are_noticed(monkeypatch):
+    def capped_build(_, schedule, channels, classes):
+        hidden = min(96, schedule.filters[0])
+        return nn.Sequential(
+            nn.Conv2d(channels, hidden, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(hidden, classes)
+        )
+
+    monkeypatch.setattr(pricing, "build", capped_build)
+    smooth = fit_cost_model(NetworkConfig(), DIGITS, 9, 64, 1, stages=1, size=96, ranges=((1, 96),))
+    assert isinstance(smooth, FittedCostModel)
+    model = fit_cost_model(NetworkConfig(), DIGITS, 9, 64, 1, stages=1, size=400, ranges=((1, 400),))
+    assert isinstance(model, BuiltCostModel)
+    assert model.costs(FilterSchedule((300,))).params == 11 * 96 + 9
+    with pytest.raises(ConfigError, match="each of the 501 schedules would have to be built"):
+        fit_cost_model(NetworkConfig(), DIGITS, 9, 64, 1, stages=1, size=501, ranges=((1, 501),))
+
+
+def test_ranges_beyond_what_can_be_built_are_priced_for_a_family_of_known_form():
+    ranges = ((2, 40), (1, 2**40))
+    model = fit_cost_model(NetworkConfig(), DIGITS, 10, 64, 1, stages=2, size=39 * 2**40, ranges=ranges)
+    f = 2**40
+    assert model.costs(FilterSchedule((40, f))).params == 9 * 40 + 9 * 40 * f + 2 * (40 + f) + 10 * f + 10
+
+
 def test_filters_the_family_cannot_have_are_refused_with_the_multiple_it_needs():
     with pytest.raises(ConfigError, match=r"set filters\.multiple to 24"):
         fit_cost_model(NetworkConfig(family="regnet"), DIGITS, 10, 64, multiple=6, stages=3, size=9)

@@ -6,6 +6,7 @@ repeat this one: it imports the function.
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from search.errors import ConfigError
 from search.imports import import_function
@@ -24,7 +25,8 @@ def build(factory: str, schedule: FilterSchedule, in_channels: int, classes: int
         classes: How many.
 
     Raises:
-        ConfigError: It cannot be imported, raises, or returns something that is no module or has nothing to train.
+        ConfigError: It cannot be imported, raises, or returns something that is no module, is not whole yet, or has
+            nothing to train.
     """
     function = import_function(factory, _KEY)
     try:
@@ -38,10 +40,21 @@ def build(factory: str, schedule: FilterSchedule, in_channels: int, classes: int
     if not isinstance(network, nn.Module):
         msg = f"{_KEY} {factory} returned a {type(network).__name__} for {schedule}; it must return an nn.Module"
         raise ConfigError(msg)
+    lazy = sorted({type(part).__name__ for part in network.modules() if _uninitialised(part)})
+    if lazy:
+        msg = (
+            f"{_KEY} {factory} returned uninitialised parameters for {schedule} (in {', '.join(lazy)}); a network "
+            "must be whole when it is returned, so give its sizes in place of a lazy layer"
+        )
+        raise ConfigError(msg)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         msg = f"{_KEY} {factory} returned a module without parameters to train for {schedule}; give it some"
         raise ConfigError(msg)
     return network
+
+
+def _uninitialised(part: nn.Module) -> bool:
+    return any(is_lazy(tensor) for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)))
 
 
 def check_logits(factory: str, network: nn.Module, images: Tensor, classes: int) -> None:
