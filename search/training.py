@@ -350,6 +350,8 @@ class TrainingEvaluator:
     def _build(self, schedule: FilterSchedule, seeds: Sequence[int]) -> Replicas:
         networks = [self._initialise(schedule, seed) for seed in seeds]
         replicas: Replicas = fuse(networks) or SeparateReplicas(networks)
+        if self._network.family == "factory":  # whose forward pass may need it, as `view` does
+            return replicas.lay_out(torch.contiguous_format)
         if self._device.type == "cpu":
             subsample_first(replicas)
         return replicas.lay_out(torch.channels_last)

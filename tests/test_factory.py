@@ -10,6 +10,7 @@ from families import FAMILIES
 from planted_findings import make_plan
 
 from search import activity
+from search.check import forecast
 from search.data import ImageData
 from search.dataconfig import DataConfig
 from search.errors import ConfigError
@@ -56,6 +57,31 @@ def rated(filters, in_channels, classes):
 
 def dropping(filters, in_channels, classes):
     return nn.Sequential(Joining(filters, in_channels, filters[0]), nn.Dropout(), nn.Linear(filters[0], classes))
+
+
+class Viewing(nn.Module):
+    def __init__(self, filters, in_channels, classes):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(in_channels, filters[0], 3), nn.AdaptiveAvgPool2d(4))
+        self.head = nn.Linear(16 * filters[0], classes)
+
+    def forward(self, images):
+        features = self.body(images)
+        return self.head(features.view(features.size(0), -1))
+
+
+def viewing(filters, in_channels, classes):
+    return Viewing(filters, in_channels, classes)
+
+
+def breaking(filters, in_channels, classes):
+    class Breaking(Joining):
+        def forward(self, images):
+            if self.training and not images.is_meta:
+                raise LookupError("no such layer\\nnor another")
+            return super().forward(images)
+
+    return Breaking(filters, in_channels, classes)
 
 
 def rounding(filters, in_channels, classes):
@@ -195,3 +221,24 @@ def test_every_family_trains(package, name):
         assert (logits.argmax(1).numpy() == data.labels[split.validation]).mean() == pytest.approx(run.accuracy)
     numbers = activity.of_run(network, schedule, runs[0], data, splits.train_validation(1))
     assert len(numbers) == (3 if name in FAMILIES else 0)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("seeds", [[1], [1, 2]])
+def test_what_a_view_needs_is_there(package, seeds):
+    """`view` takes contiguous tensors only, alone and among others."""
+    data = images()
+    recipe, splits = TrainingConfig(batch_size=8), Splits(data, DataConfig())
+    runs = TrainingEvaluator(of("viewing"), recipe, data, splits, torch.device("cpu"))(
+        SCHEDULE, seeds, Fidelity(1), "validation"
+    )
+    assert all(np.isfinite(run.loss) for run in runs)
+
+
+@pytest.mark.integration
+def test_a_network_that_fails_in_training_is_refused_before_the_study_starts(package):
+    said = (
+        r"factory own\.networks:breaking failed when trained as .* on images of 1x8x8 \(LookupError: no such layer\)"
+    )
+    with pytest.raises(ConfigError, match=said):
+        forecast(make_plan(network=of("breaking").model_dump(exclude_defaults=True)))
