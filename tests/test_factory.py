@@ -22,7 +22,7 @@ from search.polynomials import FittedCostModel
 from search.pricing import fit_cost_model, price
 from search.schedule import FilterSchedule
 from search.splits import Splits
-from search.training import TrainingEvaluator
+from search.training import TrainingEvaluator, choose_device
 from search.trainingconfig import TrainingConfig
 
 _SOURCE = """
@@ -120,6 +120,7 @@ def several(filters, in_channels, classes):
     return Several(filters, in_channels, classes)
 """
 SCHEDULE = FilterSchedule((8, 16))
+_NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 @pytest.fixture
@@ -233,6 +234,29 @@ def test_what_a_view_needs_is_there(package, seeds):
         SCHEDULE, seeds, Fidelity(1), "validation"
     )
     assert all(np.isfinite(run.loss) for run in runs)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, _NEEDS_GPU])])
+def test_what_a_network_draws_is_settled_by_the_seed_alone(package, device):
+    data, where = images(), choose_device(device)
+    evaluate = TrainingEvaluator(of("dropping"), TrainingConfig(batch_size=8), data, Splits(data, DataConfig()), where)
+
+    def losses(*seeds, on_epoch=None):
+        return [run.loss for run in evaluate(SCHEDULE, seeds, Fidelity(3), "validation", on_epoch)]
+
+    def generators():
+        return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if device == "cuda" else [])]
+
+    torch.manual_seed(1)
+    before = generators()
+    (first,) = losses(1)
+    assert all(map(torch.equal, before, generators()))
+    torch.manual_seed(2)
+    assert losses(1) == [first]
+    assert losses(1, on_epoch=lambda *_: False) == [first]
+    assert losses(2, 1)[1] == pytest.approx(first, rel=1e-5)
+    assert losses(2)[0] != first
 
 
 @pytest.mark.integration
