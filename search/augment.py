@@ -21,7 +21,8 @@ from search.trainingconfig import AugmentConfig
 
 _AUGMENT_STREAM = 7
 """First word of the draws' entropy. No two kinds of draw share a stream, since the words are: in `splits` 1 (test), 2
-(fixed validation), 3 (redrawn validation) and 6 (share), in `training` 4 (data order), in `sources` 5, here 7."""
+(fixed validation), 3 (redrawn validation) and 6 (share), in `training` 4 (data order) and 8 (what networks draw), in
+`sources` 5, here 7."""
 _MAGNITUDE = 9
 """Of 30, as Cubuk (2020, 1909.13719) chose for ImageNet, and torchvision's default."""
 _GROUP = 8
@@ -81,7 +82,7 @@ class Augmentation:
         mixed = []
         for replica, rng in enumerate(self._draws):
             mixer = self._mixers[rng.integers(len(self._mixers))]
-            with _drawing_from(rng):
+            with drawing_from(rng):
                 mixed.append(mixer(images[:, replica], labels[:, replica]))
         together, shares = (torch.stack(column, dim=1) for column in zip(*mixed, strict=True))
         return together, shares
@@ -89,7 +90,7 @@ class Augmentation:
     def _apply_randaugment(self, images: Tensor, randaugment: v2.RandAugment) -> Tensor:
         varied = []
         for replica, rng in enumerate(self._draws):
-            with _drawing_from(rng):
+            with drawing_from(rng):
                 varied.append(torch.cat([randaugment(group) for group in torch.split(images[:, replica], _GROUP)]))
         return torch.stack(varied, dim=1)
 
@@ -130,8 +131,18 @@ def _shift(images: Tensor, corners: Tensor, most: int) -> Tensor:
 
 
 @contextmanager
-def _drawing_from(rng: np.random.Generator) -> Iterator[None]:
-    """Torch's global generator as seeded by `rng`, for libraries that draw from no other, and put back afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(rng.integers(2**63)))
+def drawing_from(rng: np.random.Generator, device: torch.device | None = None) -> Iterator[None]:
+    """Torch's global generator as seeded by `rng`, for what draws from no other, and put back afterwards.
+
+    Args:
+        rng: What the seed is drawn from.
+        device: Where else than on the CPU is drawn: a GPU, whose generator is seeded likewise.
+    """
+    gpus = [] if device is None or device.type != "cuda" else [device]
+    with torch.random.fork_rng(devices=gpus):
+        seed = int(rng.integers(2**63))
+        torch.default_generator.manual_seed(seed)
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(seed)
         yield

@@ -11,6 +11,7 @@ from search.config import StudyConfig
 from search.confirm import runs_per_job
 from search.data import ANY, TEST, VALIDATION, ImageData
 from search.dataconfig import DataConfig
+from search.errors import ConfigError, FilterSearchError
 from search.evaluate import Fidelity
 from search.plan import StudyPlan
 from search.schedule import FilterSchedule
@@ -61,7 +62,11 @@ def count_workers(config: StudyConfig) -> int:
 
 
 def forecast(plan: StudyPlan) -> Forecast:
-    """What the study will likely take, from a few batches of noise through the rules' networks on this machine."""
+    """What the study will likely take, from a few batches of noise through the rules' networks on this machine.
+
+    Raises:
+        ConfigError: Augmentation that the images do not allow, or a network of the user's own that fails in training.
+    """
     config = plan.config
     if plan.exhaustive:
         return Forecast(0, 0, 0, 0, _START_SECONDS, _START_SECONDS, None)
@@ -102,7 +107,11 @@ def _probing_runs(config: StudyConfig, judged: int) -> int:
 
 
 def _seconds_per_step(plan: StudyPlan, schedule: FilterSchedule) -> float:
-    """Seconds of one optimiser step of one run, trained several in one pass, on noise in the images' shape."""
+    """Seconds of one optimiser step of one run, trained several in one pass, on noise in the images' shape.
+
+    Raises:
+        ConfigError: A network of the user's own fails in training.
+    """
     config = plan.config
     torch.set_num_threads(1)  # as in a worker
     runs = min(_PROBE_RUNS, runs_per_job(plan, schedule))
@@ -115,7 +124,17 @@ def _seconds_per_step(plan: StudyPlan, schedule: FilterSchedule) -> float:
     seconds, more = [], 4 if macs < _PROBE_MACS else 1
     for epochs in (1, 1, 1 + more):
         started = time.perf_counter()
-        evaluate(schedule, range(runs), Fidelity(epochs), "validation")
+        try:
+            evaluate(schedule, range(runs), Fidelity(epochs), "validation")
+        except Exception as error:  # a user's network may raise anything, forwards or backwards
+            if config.network.factory is None or isinstance(error, FilterSearchError):
+                raise
+            shape, said = "x".join(map(str, noise.image_shape)), str(error).partition("\n")[0]
+            msg = (
+                f"the network of network.factory {config.network.factory} failed when trained as {schedule} on images "
+                f"of {shape} ({type(error).__name__}: {said}); mend its forward pass"
+            )
+            raise ConfigError(msg) from error
         seconds.append(time.perf_counter() - started)
     return max(seconds[2] - seconds[1], 0.0) / (more * batches) / runs
 

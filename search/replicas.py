@@ -8,6 +8,7 @@ Dimension legend: b batch, k replicas, c channels, h height, w width, n classes.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from typing import Any, Self
 
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from search.channelwise import CHANNELWISE, keeps_channels_apart
+
+Drawing = Callable[[int, torch.device, bool], AbstractContextManager[None]]
 
 
 class Replicas(nn.Module):
@@ -60,22 +63,29 @@ class FusedReplicas(Replicas):
 
 
 class SeparateReplicas(Replicas):
-    """K networks run one after the other, for architectures that cannot be fused."""
+    """K networks run one after the other, for architectures that cannot be fused.
 
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
+    Args:
+        networks: They.
+        drawing: What settles the draws (dropout) of one replica's pass on a device, in training or not; None where
+            networks draw nothing.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], drawing: Drawing | None = None) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.count = len(networks)
+        self._drawing = drawing
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `(b, k, n)` of images `(b, k, c, h, w)`."""
-        return torch.stack(
-            [
-                network(own.contiguous(memory_format=self.layout))
-                for network, own in zip(self.networks, images.unbind(1), strict=True)
-            ],
-            dim=1,
-        )
+        return torch.stack([self._pass(replica, own) for replica, own in enumerate(images.unbind(1))], dim=1)
+
+    def _pass(self, replica: int, images: Tensor) -> Tensor:
+        settled = self._drawing(replica, images.device, self.training) if self._drawing else nullcontext()
+        with settled:
+            logits: Tensor = self.networks[replica](images.contiguous(memory_format=self.layout))
+        return logits
 
     def state_dict_of(self, replica: int) -> dict[str, Tensor]:
         """See `Replicas`."""

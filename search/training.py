@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from search.augment import Augmentation, check_augment
+from search.augment import Augmentation, check_augment, drawing_from
 from search.config import DeviceName
 from search.data import ImageData
 from search.errors import ConfigError
@@ -30,7 +31,7 @@ from search.evaluate import Failed, Fidelity, OnEpoch, Run, Scored, Split
 from search.fitting import MemoryMeter, fit, is_out_of_memory
 from search.networkconfig import NetworkConfig
 from search.networks import build
-from search.replicas import Replicas, SeparateReplicas, fuse, subsample_first
+from search.replicas import Drawing, Replicas, SeparateReplicas, fuse, subsample_first
 from search.schedule import FilterSchedule
 from search.scoring import accuracy, parts_of
 from search.splits import Splits
@@ -38,6 +39,8 @@ from search.trainingconfig import TrainingConfig
 
 _ORDER_STREAM = 4
 """First word of the data order's entropy; `augment` lists all such words, so no draw shares a stream with another."""
+_NETWORK_STREAM = 8
+"""Of what networks draw in their passes, such as dropout."""
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -237,6 +240,20 @@ class ReplicaTraining(pl.LightningModule):
         return torch.from_numpy(np.stack(columns, axis=1)).to(self.device)
 
 
+def _draws(seeds: Sequence[int]) -> Drawing:
+    """What a network of each seed draws in its passes: by its seed alone, whatever it is trained beside.
+
+    Scoring draws the same every time and nothing from what training draws, so it does not disturb the run.
+    """
+    training = [np.random.default_rng((_NETWORK_STREAM, seed)) for seed in seeds]
+
+    def drawing(replica: int, device: torch.device, trains: bool) -> AbstractContextManager[None]:
+        rng = training[replica] if trains else np.random.default_rng((_NETWORK_STREAM, seeds[replica]))
+        return drawing_from(rng, device)
+
+    return drawing
+
+
 class TrainingEvaluator:
     """Scores candidates by training them; implements `search.evaluate.Evaluate`.
 
@@ -349,6 +366,11 @@ class TrainingEvaluator:
 
     def _build(self, schedule: FilterSchedule, seeds: Sequence[int]) -> Replicas:
         networks = [self._initialise(schedule, seed) for seed in seeds]
+        if self._network.family == "factory":
+            # separate though there be one: it may draw, and what is fused with others does not
+            fused = fuse(networks) if len(networks) > 1 else None
+            # contiguous: its forward pass may need it, as `view` does
+            return (fused or SeparateReplicas(networks, _draws(seeds))).lay_out(torch.contiguous_format)
         replicas: Replicas = fuse(networks) or SeparateReplicas(networks)
         if self._device.type == "cpu":
             subsample_first(replicas)

@@ -10,6 +10,7 @@ from families import FAMILIES
 from planted_findings import make_plan
 
 from search import activity
+from search.check import forecast
 from search.cost import LARGEST_LIMIT, Budget
 from search.data import ImageData
 from search.dataconfig import DataConfig
@@ -22,7 +23,7 @@ from search.polynomials import FittedCostModel
 from search.pricing import BuiltCostModel, fit_cost_model, price
 from search.schedule import FilterSchedule
 from search.splits import Splits
-from search.training import TrainingEvaluator
+from search.training import TrainingEvaluator, choose_device
 from search.trainingconfig import TrainingConfig
 
 _SOURCE = """
@@ -57,6 +58,31 @@ def rated(filters, in_channels, classes):
 
 def dropping(filters, in_channels, classes):
     return nn.Sequential(Joining(filters, in_channels, filters[0]), nn.Dropout(), nn.Linear(filters[0], classes))
+
+
+class Viewing(nn.Module):
+    def __init__(self, filters, in_channels, classes):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(in_channels, filters[0], 3), nn.AdaptiveAvgPool2d(4))
+        self.head = nn.Linear(16 * filters[0], classes)
+
+    def forward(self, images):
+        features = self.body(images)
+        return self.head(features.view(features.size(0), -1))
+
+
+def viewing(filters, in_channels, classes):
+    return Viewing(filters, in_channels, classes)
+
+
+def breaking(filters, in_channels, classes):
+    class Breaking(Joining):
+        def forward(self, images):
+            if self.training and not images.is_meta:
+                raise LookupError("no such layer\\nnor another")
+            return super().forward(images)
+
+    return Breaking(filters, in_channels, classes)
 
 
 def rounding(filters, in_channels, classes):
@@ -114,6 +140,7 @@ def several(filters, in_channels, classes):
     return Several(filters, in_channels, classes)
 """
 SCHEDULE = FilterSchedule((8, 16))
+_NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 @pytest.fixture
@@ -252,3 +279,47 @@ def test_every_family_trains(package, name):
         assert (logits.argmax(1).numpy() == data.labels[split.validation]).mean() == pytest.approx(run.accuracy)
     numbers = activity.of_run(network, schedule, runs[0], data, splits.train_validation(1))
     assert len(numbers) == (3 if name in FAMILIES else 0)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("seeds", [[1], [1, 2]])
+def test_what_a_view_needs_is_there(package, seeds):
+    """`view` takes contiguous tensors only, alone and among others."""
+    data = images()
+    recipe, splits = TrainingConfig(batch_size=8), Splits(data, DataConfig())
+    runs = TrainingEvaluator(of("viewing"), recipe, data, splits, torch.device("cpu"))(
+        SCHEDULE, seeds, Fidelity(1), "validation"
+    )
+    assert all(np.isfinite(run.loss) for run in runs)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, _NEEDS_GPU])])
+def test_what_a_network_draws_is_settled_by_the_seed_alone(package, device):
+    data, where = images(), choose_device(device)
+    evaluate = TrainingEvaluator(of("dropping"), TrainingConfig(batch_size=8), data, Splits(data, DataConfig()), where)
+
+    def losses(*seeds, on_epoch=None):
+        return [run.loss for run in evaluate(SCHEDULE, seeds, Fidelity(3), "validation", on_epoch)]
+
+    def generators():
+        return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if device == "cuda" else [])]
+
+    torch.manual_seed(1)
+    before = generators()
+    (first,) = losses(1)
+    assert all(map(torch.equal, before, generators()))
+    torch.manual_seed(2)
+    assert losses(1) == [first]
+    assert losses(1, on_epoch=lambda *_: False) == [first]
+    assert losses(2, 1)[1] == pytest.approx(first, rel=1e-5)
+    assert losses(2)[0] != first
+
+
+@pytest.mark.integration
+def test_a_network_that_fails_in_training_is_refused_before_the_study_starts(package):
+    said = (
+        r"factory own\.networks:breaking failed when trained as .* on images of 1x8x8 \(LookupError: no such layer\)"
+    )
+    with pytest.raises(ConfigError, match=said):
+        forecast(make_plan(network=of("breaking").model_dump(exclude_defaults=True)))
