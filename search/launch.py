@@ -69,7 +69,7 @@ class LocalWorkers:
         for slot, (process, log) in enumerate(self._workers):
             if process.poll() is None:
                 continue
-            detail = f"worker ended with exit status {process.returncode}\n{_tail(log)}"
+            detail = f"{_how_it_ended(process.returncode)}\n{_tail(log)}"
             released = sum(storage.release(purpose, process.pid, detail) for purpose in PURPOSES)
             self._deaths_at_start = 0 if released else self._deaths_at_start + 1
             if self._deaths_at_start >= _MOST_DEATHS_AT_START:
@@ -114,6 +114,15 @@ def end_with_coordinator() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _how_it_ended(status: int) -> str:
+    """In words; Popen gives a signal as its negative number, which may have no name, as those in real time have."""
+    if status >= 0:
+        return f"the worker ended with exit status {status}"
+    named = {each.value: each.name for each in signal.Signals}
+    return f"the worker died by signal {named.get(-status, -status)}"
+
+
 def _tail(log: IO[bytes]) -> str:
+    """What a worker said last; short enough for `Storage.release` to keep how it ended before that."""
     log.seek(0)
-    return log.read()[-2000:].decode(errors="replace")
+    return log.read()[-1800:].decode(errors="replace")

@@ -15,20 +15,36 @@ from search.schedule import FilterSchedule
 
 
 @pytest.mark.parametrize("purpose", study.PURPOSES)
-def test_a_job_of_any_purpose_returns_to_the_queue_when_its_worker_dies(tmp_path, monkeypatch, purpose):
+@pytest.mark.parametrize(
+    ("death", "said"),
+    [
+        ("pass", "the worker ended with exit status 0"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "the worker died by signal SIGSEGV"),
+        ("import os; os.kill(os.getpid(), 40)", "the worker died by signal 40"),
+    ],
+)
+def test_a_job_of_any_purpose_returns_to_the_queue_when_its_worker_dies(tmp_path, monkeypatch, purpose, death, said):
     storage = study.create(tmp_path, StudyConfig(), ("maximize",), "data")
     schedule = FilterSchedule((8, 8, 8))
     study.enqueue_missing(storage, [study.Proposal("qmc", Budget("params", 1500), {})])
     study.enqueue_confirmation(storage, schedule, 0, 4)
     study.enqueue_probes(storage, [study.Probe(schedule, 0, 4, "test", 15, learning_rate_factor=2.0)])
-    dead = subprocess.Popen([sys.executable, "-c", "pass"])
+    dead = subprocess.Popen([sys.executable, "-c", death])
     dead.wait()
     with monkeypatch.context() as patch:
         patch.setattr("os.getpid", lambda: dead.pid)
         assert storage.claim(purpose)
     workers = LocalWorkers(tmp_path, 1, 0)
-    monkeypatch.setattr(workers, "_start", lambda: (dead, tempfile.TemporaryFile()))  # noqa: SIM115
+
+    def start():
+        log = tempfile.TemporaryFile()  # noqa: SIM115
+        log.write(b"a long trace, " * 1000)
+        return dead, log
+
+    monkeypatch.setattr(workers, "_start", start)
     for _ in range(2):  # the first starts them
         workers.tend(storage)
-    assert [trial.state for trial in storage.trials(purpose)] == [TrialState.WAITING]
+    (job,) = storage.trials(purpose)
+    assert job.state is TrialState.WAITING
+    assert job.user_attrs["detail"].splitlines()[0] == said
     workers.wait()
