@@ -314,7 +314,10 @@ def show_stopped(where: Path) -> None:
 def show_missing(progress: Progress) -> None:
     """Which jobs ended without a result, and what that means; nothing where all have one."""
     for jobs, said in (
-        (progress.given_up, "given up after crashes; what needs them is undecided, --resume tries again"),
+        (
+            progress.given_up,
+            f"given up after crashes ({progress.first_crash}); what needs them is undecided, --resume tries again",
+        ),
         (
             progress.out_of_memory,
             "did not fit in memory and are not tried again; what needs them is undecided: ask on a larger device, or "
@@ -322,7 +325,7 @@ def show_missing(progress: Progress) -> None:
         ),
     ):
         if jobs:
-            err.print(f"[yellow]missing[/]  {counted(jobs, 'job')} {said}", soft_wrap=True)
+            err.print(f"[yellow]missing[/]  {counted(jobs, 'job')} {escape(said)}", soft_wrap=True)
 
 
 def show_next(where: Path, *, trained: bool) -> None:

@@ -22,6 +22,7 @@ from search.rules import Fit, Rule, fit
 from search.schedule import FilterSchedule
 from search.sources import load
 from search.space import Space, no_schedule_message
+from search.splits import Splits
 from search.study import Proposal, Purpose, run_seeds
 from search.table import Columns, TableEvaluator
 
@@ -150,15 +151,17 @@ def make_plan(config: StudyConfig) -> StudyPlan:
 def _open_data(config: StudyConfig, space: Space) -> tuple[ImageData, CostModel]:
     data = load(config.data)
     check_augment(config.training.augment, data)
+    # Fewer training images than a batch make one batch of them all.
+    training = Splits(data, config.data).train_validation(0, config.training.share).training
     return data, fit_cost_model(
         config.network,
         data.image_shape,
         data.classes,
-        config.training.batch_size,
-        space.multiple,
-        space.stages,
-        space.size,
-        tuple((r.low, r.high) for r in space.ranges),
+        max(2, min(config.training.batch_size, len(training))),
+        multiple=space.multiple,
+        stages=space.stages,
+        size=space.size,
+        ranges=tuple((r.low, r.high) for r in space.ranges),
     )
 
 

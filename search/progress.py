@@ -26,6 +26,7 @@ class Progress:
         probes: Probing runs queued.
         given_up: Jobs that crashed too often; a resume tries them again.
         out_of_memory: Confirmation jobs and probes that did not fit in memory; they are not tried again.
+        first_crash: How the first of those given up last ended, a line; None where none was.
     """
 
     phase: Purpose
@@ -39,6 +40,7 @@ class Progress:
     probes: int
     given_up: int
     out_of_memory: int
+    first_crash: str | None
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def progress(storage: Storage) -> Progress:
     """The study's counts."""
     trials, confirming, probing = (jobs(storage, purpose) for purpose in PURPOSES)
     searched = all(trial.state.is_finished() for trial in trials)
+    given_up = [job for job in trials + confirming + probing if is_given_up(job)]
     return Progress(
         phase="probe" if probing else "confirm" if searched else "search",
         finished=sum(map(is_finished, trials)),
@@ -64,9 +67,16 @@ def progress(storage: Storage) -> Progress:
         confirmations=_runs(confirming, *TrialState),
         probed=_runs(probing, TrialState.COMPLETE),
         probes=_runs(probing, *TrialState),
-        given_up=sum(map(is_given_up, trials + confirming + probing)),
+        given_up=len(given_up),
         out_of_memory=sum(job.user_attrs.get("reason") == "oom" for job in confirming + probing),
+        first_crash=_told_by(given_up[0].user_attrs["detail"]) if given_up else None,
     )
+
+
+def _told_by(detail: str) -> str:
+    """The line of a failure that says what it was: the last of a traceback, else the first."""
+    lines = detail.strip().splitlines() or [""]
+    return lines[-1 if "Traceback" in detail else 0]
 
 
 def _runs(found: Sequence[FrozenTrial], *states: TrialState) -> int:

@@ -46,8 +46,9 @@ def test_a_shipped_study_can_be_planned_and_trains(path, monkeypatch):
         pytest.skip(f"{config.table.path} is not part of the repository")
     if path.stem in STAND_INS:
         shape, classes = STAND_INS[path.stem]
-        images = np.random.default_rng(0).integers(0, 256, (4 * classes, *shape), np.uint8)
-        noise = ImageData(images, np.arange(4 * classes) % classes, classes, "noise")
+        count = max(4 * classes, round(2 * config.training.batch_size / config.training.share))  # to fill a batch
+        images = np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
+        noise = ImageData(images, np.arange(count) % classes, classes, "noise")
         monkeypatch.setattr("search.plan.load", lambda _: noise)
     plan = make_plan(config)
     assert plan.exhaustive or len(plan.anchors) < config.search.trials  # rules leave trials to the sampler
@@ -55,7 +56,7 @@ def test_a_shipped_study_can_be_planned_and_trains(path, monkeypatch):
         evaluate = TrainingEvaluator(
             config.network, config.training, plan.data, Splits(plan.data, config.data), torch.device("cpu")
         )
-        (run,) = evaluate(plan.space.smallest, [1], Fidelity(1, 0.1), "validation")
+        (run,) = evaluate(plan.space.smallest, [1], Fidelity(1, config.training.share), "validation")
         assert isinstance(run, Scored)
 
 

@@ -45,6 +45,7 @@ def test_what_was_given_up_is_queued_again_and_counts_once(storage):
     for purpose in study.PURPOSES:
         give_up(storage, purpose)
     assert progress(storage).given_up == 3
+    assert progress(storage).first_crash
     for _ in range(2):
         study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
         study.enqueue_given_up(storage)
