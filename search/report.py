@@ -378,7 +378,7 @@ def _fidelity_row(check: FidelityCheck) -> FidelityRow:
 def _data_text(findings: Findings) -> str:
     data, config = findings.plan.data, findings.plan.config
     splits = splits_text(data, config.data, config.training.share)
-    said = [images_text(data), f"classes: {classes_text(data)}", splits]
+    said = [images_text(data), f"Classes: {classes_text(data)}", splits]
     return ". ".join([*said, *data.notes])
 
 
