@@ -11,7 +11,7 @@ def test_templates_are_filled_in_one_place_only():
     package = Path(pages.__file__).parent
     importers = {
         path.name
-        for path in package.glob("*.py")
+        for path in package.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ImportFrom) and node.module == "jinja2"
     }
@@ -28,8 +28,7 @@ def test_pages_escape_and_sources_do_not():
         "model.py",
         {
             "schedule": "<b>",
-            "stages": [(1, 2)],
-            "blocks": 1,
+            "source": "network = '<i>'",
             "image": "1x8x8",
             "classes": 2,
             "mean": [0.5],
@@ -37,4 +36,5 @@ def test_pages_escape_and_sources_do_not():
         },
     )
     assert "<b>" in source
+    assert "network = '<i>'" in source
     assert source.endswith("\n")
