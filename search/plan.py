@@ -151,13 +151,12 @@ def make_plan(config: StudyConfig) -> StudyPlan:
 def _open_data(config: StudyConfig, space: Space) -> tuple[ImageData, CostModel]:
     data = load(config.data)
     check_augment(config.training.augment, data)
-    # Fewer training images than a batch make one batch of them all.
     training = Splits(data, config.data).train_validation(0, config.training.share).training
     return data, fit_cost_model(
         config.network,
         data.image_shape,
         data.classes,
-        max(2, min(config.training.batch_size, len(training))),
+        config.training.batch_of(len(training)),
         multiple=space.multiple,
         stages=space.stages,
         size=space.size,

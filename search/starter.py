@@ -87,16 +87,21 @@ def start(source: str) -> Start:
                 f"stages and budgets suit {_ASSUMED_CLASSES} classes of 32x32 colour images; once the set is there, "
                 f"remove {name}.yaml and write it again"
             )
-            return Start(_configuration(name, section, _ASSUMED_SHAPE, _ASSUMED_CLASSES, 1), (str(error), assumed))
+            return Start(
+                _configuration(name, section, _ASSUMED_SHAPE, _ASSUMED_CLASSES, 1, _TRAINING_IMAGES),
+                (str(error), assumed),
+            )
         if config.source != "folder":
             raise
         # Its user decides whether to mend files or to leave them out; either way the other images say what suits them.
         data, remarks = load(config.model_copy(update={"on_bad": "skip"})), (str(error),)
-    training = len(Splits(data, config).train_validation(0).training)
+    splits = Splits(data, config)
+    training = len(splits.train_validation(0).training)
     share = 1.0 if training <= _TRAINING_IMAGES else float(f"{_TRAINING_IMAGES / training:.1g}")
     if share < 1:
         remarks += (f"every run trains on {share:.0%} of the training images: raise training.share for more",)
-    return Start(_configuration(name, section, data.image_shape, data.classes, share), remarks)
+    seen = len(splits.train_validation(0, share).training)
+    return Start(_configuration(name, section, data.image_shape, data.classes, share, seen), remarks)
 
 
 def _data_section(source: str) -> tuple[str, dict[str, Any]]:
@@ -127,15 +132,16 @@ def _safe(name: str) -> str:
 
 
 def _configuration(
-    name: str, section: dict[str, Any], shape: tuple[int, int, int], classes: int, share: float
+    name: str, section: dict[str, Any], shape: tuple[int, int, int], classes: int, share: float, images: int
 ) -> StudyConfig:
+    """The first configuration for images of this shape, of which a run trains on so many."""
     from search.pricing import price  # takes seconds, and digits do not need it
 
     side = min(shape[1:])
     stages = next((count for most, count in _STAGES_UP_TO.items() if side <= most), max(_STAGES_UP_TO.values()) + 1)
     network = {"stem": "large"} if side >= _LARGE_STEM_FROM else {}
     schedule = FilterSchedule(tuple(_FIRST_FILTERS * 2**stage for stage in range(stages)))
-    costs = price(NetworkConfig.model_validate(network), schedule, shape, classes, TrainingConfig().batch_size)
+    costs = price(NetworkConfig.model_validate(network), schedule, shape, classes, TrainingConfig().batch_of(images))
     # One range for all stages, or rules that do not grow had no member in it.
     ranges = [{"low": _FEWEST_FILTERS, "high": 2 * schedule.filters[-1]}] * stages
     tree = {

@@ -72,3 +72,7 @@ class TrainingConfig(Section):
         "the classes, for classes of unequal size.",
     )
     augment: AugmentConfig = AugmentConfig()
+
+    def batch_of(self, images: int) -> int:
+        """Images per step where so many train: fewer than a batch make one of them all, as batch norm needs two."""
+        return max(2, min(self.batch_size, images))

@@ -300,7 +300,7 @@ def test_check_shows_the_data_and_what_is_odd_about_them(command, tmp_path, monk
     assert code == 0
     for line in (
         "data     pets: 40 images 8x8x3",
-        "classes  2 of 20 images each: cat, dog",
+        "classes  2 of 20 images each: 0 cat, 1 dog",
         "splits   20 training, 8 validation (redrawn for every seed) and 12 test images (drawn once)",
         "note     1 file (cat/empty.jpg: empty (0 bytes)) that cannot be used: left out",
     ):

@@ -11,6 +11,7 @@ from search.plan import make_plan
 from search.pricing import price
 from search.schedule import FilterSchedule
 from search.sources import load
+from search.splits import Splits
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,9 @@ def test_stages_and_stem_suit_the_images(here, side, stages, stem):
     assert config.network.stem == stem
     data = load(config.data)
     doubling = FilterSchedule(tuple(8 * 2**stage for stage in range(stages)))
-    costs = price(config.network, doubling, data.image_shape, data.classes, config.training.batch_size)
+    training = Splits(data, config.data).train_validation(0).training
+    batch = config.training.batch_of(len(training))
+    costs = price(config.network, doubling, data.image_shape, data.classes, batch)
     assert [budget.cost for budget in config.budgets] == ["params", "macs", "memory"]
     for budget in config.budgets:
         assert budget.admits(costs)
