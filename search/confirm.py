@@ -153,7 +153,6 @@ def runs_per_job(plan: StudyPlan, schedule: FilterSchedule) -> int:
     macs = plan.cost_model.costs(schedule).macs
     if macs is None or plan.config.table is not None:
         return _MOST_RUNS_PER_JOB
-    macs *= (
-        3 * plan.config.training.epochs * round(plan.config.training.share * len(plan.data.labels))
-    )  # forward, and backward at twice its cost
+    images = round(plan.config.training.share * len(plan.data.labels))
+    macs *= 3 * plan.config.training.epochs * images  # forward, and backward at twice its cost
     return max(1, min(_MOST_RUNS_PER_JOB, _MACS_PER_JOB // macs))

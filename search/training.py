@@ -157,7 +157,7 @@ class ReplicaTraining(pl.LightningModule):
         self._recipe = recipe
         self._fidelity = fidelity
         self._after_epoch = after_epoch
-        self._batch = min(recipe.batch_size, len(training))
+        self._batch = recipe.batch_of(len(training))
         self._steps = len(training) // self._batch
         self._sigterm = signal.getsignal(signal.SIGTERM)
 
