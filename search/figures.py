@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from typing import Self
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,8 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from matplotlib.transforms import blended_transform_factory
 from numpy.typing import NDArray
+from optuna.trial import FrozenTrial
 
-from search.cost import CostName, amount
+from search.cost import CostName, Costs, amount
 from search.drawing import (
     BLUE,
     COLOURS,
@@ -34,17 +36,20 @@ from search.drawing import (
     signed,
 )
 from search.findings import Confirmed, Finding, Findings
+from search.schedule import FilterSchedule
+from search.study import accuracy_of, costs_of
 from search.verdict import Comparison, Outcome
 from search.wording import OUTCOMES, listed, number, origin_text, percent, question, score_text, share, short_budget
 
-_COST_LABELS: dict[CostName, str] = {
+COST_LABELS: dict[CostName, str] = {
     "params": "parameters",
     "macs": "multiply-adds (MACs) per image",
     "activations": "activations per image",
     "memory": "predicted training memory",
 }
+_MOST_VECTORS = 1000  # marks drawn as vectors; of more, an SVG is megabytes that open slowly
 _JUDGED_MARKS, _COMPARED_MARKS = "*XPdh", "osD^v<>pH8"
-_SIDES: dict[Outcome, str] = {
+SIDES: dict[Outcome, str] = {
     "not near-optimal": "better by more than the margin",
     "near-optimal": "not better by more than the margin",
     "undecided": "open",
@@ -57,13 +62,21 @@ class TrialPoint:
 
     Attributes:
         origin: The rule it is a member of, or the sampler.
-        cost: Its cost on the picture's axis.
+        schedule: What was trained.
+        costs: What that costs.
         accuracy: Mean validation accuracy, a fraction.
     """
 
     origin: str
-    cost: int
+    schedule: FilterSchedule
+    costs: Costs
     accuracy: float
+
+    @classmethod
+    def of(cls, trial: FrozenTrial) -> Self:
+        """A complete trial of the storage."""
+        schedule = FilterSchedule.parse(trial.user_attrs["schedule"])
+        return cls(trial.user_attrs["origin"], schedule, costs_of(trial), accuracy_of(trial))
 
 
 def confirmation(findings: Findings) -> Figure:
@@ -88,7 +101,7 @@ def confirmation(findings: Findings) -> Figure:
                 _draw_heading(figure, axes, row, confirm.margin)
             else:
                 _draw_comparison(figure, axes, row, row.challenger, confirm.margin)
-        figure.legend(handles=side_handles(_SIDES), loc="lower center", ncols=3, frameon=False, fontsize=9)
+        figure.legend(handles=side_handles(SIDES), loc="lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
@@ -100,14 +113,14 @@ def accuracy_against_cost(findings: Findings, trials: Sequence[TrialPoint], cost
     with paper(4.4) as figure:
         axes = figure.add_axes((0.085, 0.13, 0.635, 0.715))
         score = score_text(findings.plan.config.training.score)
-        title = f"Validation {score} against {_COST_LABELS[cost]}"
+        title = f"Validation {score} against {COST_LABELS[cost]}"
         figure.text(0.015, 0.97, title, size=11.5, weight="bold", va="top")
-        axes.set_xlabel(_COST_LABELS[cost])
+        axes.set_xlabel(COST_LABELS[cost])
         axes.set_ylabel(f"validation {score} (%)")
         axes.grid(color=PALE, linewidth=0.8)
         axes.set_axisbelow(True)
-        _draw_trials(axes, findings, trials)
-        _draw_front(axes, trials)
+        _draw_trials(axes, findings, trials, cost)
+        _draw_front(axes, trials, cost)
         _scale_cost(axes, findings, trials, cost)
         _scale_accuracy(axes, [trial.accuracy for trial in trials])
         axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, fontsize=9, borderaxespad=0)
@@ -192,7 +205,7 @@ def _draw_comparison(figure: Figure, axes: Axes, row: _Row, challenger: Confirme
     if not comparison.runs:
         beside(figure, axes, 0.705, row.centre, "no look yet", GREY)
         return
-    outcome = _side(comparison, margin)
+    outcome = side_of(comparison, margin)
     low, mean, high = (100 * value for value in (comparison.low, comparison.mean, comparison.high))
     draw_interval(axes, row.centre, (low, mean, high), outcome)
     beside(figure, axes, 0.705, row.centre, signed(mean), COLOURS[outcome])
@@ -203,39 +216,44 @@ def _draw_comparison(figure: Figure, axes: Axes, row: _Row, challenger: Confirme
     beside(figure, axes, 0.985, row.centre, f"{comparison.runs} runs", GREY, "right")
 
 
-def _side(comparison: Comparison, margin: float) -> Outcome:
+def side_of(comparison: Comparison, margin: float) -> Outcome:
     """What one challenger alone says of the rule."""
     if comparison.low > margin:
         return "not near-optimal"
     return "near-optimal" if comparison.settled else "undecided"
 
 
-def _draw_trials(axes: Axes, findings: Findings, trials: Sequence[TrialPoint]) -> None:
+def _draw_trials(axes: Axes, findings: Findings, trials: Sequence[TrialPoint], cost: CostName) -> None:
     rules = findings.plan.config.rules
     judged, compared = ([str(rule) for rule in which] for which in (rules.judged, rules.compared))
     sampled = [trial for trial in trials if trial.origin not in (*judged, *compared)]
-    axes.plot(*_columns(sampled), ".", color="#9A9A9A", markersize=6, label="sampled")
+    many = len(sampled) > _MOST_VECTORS
+    size = 3 if many else 6
+    axes.plot(*_columns(sampled, cost), ".", color="#9A9A9A", markersize=size, label="sampled", rasterized=many)
     for rule, mark in zip(compared, cycle(_COMPARED_MARKS), strict=False):
-        own = _columns([trial for trial in trials if trial.origin == rule])
+        own = _columns([trial for trial in trials if trial.origin == rule], cost)
         axes.plot(*own, mark, mfc="white", mec=BLUE, mew=1.2, markersize=6.5, label=rule, zorder=3)
     for rule, mark in zip(judged, cycle(_JUDGED_MARKS), strict=False):
-        own = _columns([trial for trial in trials if trial.origin == rule])
+        own = _columns([trial for trial in trials if trial.origin == rule], cost)
+        axes.plot(*own, color=VERMILLION, linewidth=1.6, zorder=3)
         axes.plot(*own, mark, mfc=VERMILLION, mec="white", markersize=15, label=f"{rule} (judged)", zorder=4)
 
 
-def _columns(trials: Sequence[TrialPoint]) -> tuple[list[int], list[float]]:
-    return [trial.cost for trial in trials], [_error(trial.accuracy) for trial in trials]
+def _columns(trials: Sequence[TrialPoint], cost: CostName) -> tuple[list[int], list[float]]:
+    """Costs, rising, and the errors that go with them."""
+    ordered = sorted(trials, key=lambda trial: trial.costs[cost])
+    return [trial.costs[cost] for trial in ordered], [error_of(trial.accuracy) for trial in ordered]
 
 
-def _error(accuracy: float) -> float:
+def error_of(accuracy: float) -> float:
     """The error an accuracy is drawn at; an error of 0 has no logarithm."""
     return max(1 - accuracy, 5e-4)
 
 
-def _draw_front(axes: Axes, trials: Sequence[TrialPoint]) -> None:
-    ordered = sorted(trials, key=lambda trial: (trial.cost, -trial.accuracy))
-    costs = [trial.cost for trial in ordered]
-    best: NDArray[np.float64] = np.minimum.accumulate([_error(trial.accuracy) for trial in ordered] or [1.0])
+def _draw_front(axes: Axes, trials: Sequence[TrialPoint], cost: CostName) -> None:
+    ordered = sorted(trials, key=lambda trial: (trial.costs[cost], -trial.accuracy))
+    costs = [trial.costs[cost] for trial in ordered]
+    best: NDArray[np.float64] = np.minimum.accumulate([error_of(trial.accuracy) for trial in ordered] or [1.0])
     axes.plot(
         costs, best[: len(costs)], color=INK, linewidth=1.1, drawstyle="steps-post", label="best so far, by cost"
     )
@@ -243,13 +261,13 @@ def _draw_front(axes: Axes, trials: Sequence[TrialPoint]) -> None:
 
 def _scale_cost(axes: Axes, findings: Findings, trials: Sequence[TrialPoint], cost: CostName) -> None:
     limits = [budget.limit for budget in findings.plan.config.budgets if budget.cost == cost]
-    shown = [*limits, *(trial.cost for trial in trials)] or [1]
+    shown = [*limits, *(trial.costs[cost] for trial in trials)] or [1]
     axes.set_xscale("log", base=2 if cost == "memory" else 10)
     axes.set_xlim(min(shown) / 1.15, max(shown) * 1.15)
     wide = max(shown) > 300 * min(shown)
     if cost != "memory":
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _brief(cost, value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: brief_amount(cost, value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     last = -math.inf
     for limit in sorted(limits):
@@ -262,7 +280,7 @@ def _scale_cost(axes: Axes, findings: Findings, trials: Sequence[TrialPoint], co
 
 def _scale_accuracy(axes: Axes, accuracies: Sequence[float]) -> None:
     """Errors on a log scale, upside down and labelled as accuracies: near 100 % differences are in the errors."""
-    errors = [_error(accuracy) for accuracy in accuracies] or [0.1, 0.01]
+    errors = [error_of(accuracy) for accuracy in accuracies] or [0.1, 0.01]
     low, high = min(errors) / 1.15, max(errors) * 1.15
     axes.set_yscale("log")
     axes.set_ylim(high, low)
@@ -272,7 +290,7 @@ def _scale_accuracy(axes: Axes, accuracies: Sequence[float]) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _brief(cost: CostName, value: float) -> str:
+def brief_amount(cost: CostName, value: float) -> str:
     """A cost short enough for a tick: `1.5k`."""
     if cost == "memory":
         return amount("memory", round(value)).replace(".0 ", " ")

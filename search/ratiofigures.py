@@ -15,7 +15,6 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from search.drawing import BLUE, INK, VERMILLION, above, beside, paper
 from search.findings import Findings
 from search.growth import BestRatio
-from search.verdict import Interval
 from search.wording import number, ratio, short_budget
 
 _COLUMNS = 2
@@ -89,7 +88,7 @@ def _draw_panel(axes: Axes, best: BestRatio, margin: float) -> None:
     places = [place for place, _ in at]
     mean, low, high = ([100 * getattr(gain, part) for _, gain in at] for part in ("mean", "low", "high"))
     confirmed = [(each.ratio, each.gain) for each in best.confirmed if each.gain]
-    bottom, top = _span(mean, high, [gain for _, gain in confirmed], margin)
+    bottom, top = falloff_span(best, margin)
     axes.set_xscale("log", base=2)
     axes.set_xlim(0.23, 4.4)
     axes.set_ylim(bottom, top)
@@ -115,13 +114,18 @@ def _draw_panel(axes: Axes, best: BestRatio, margin: float) -> None:
             axes.plot(place, bottom, "v", color=VERMILLION, clip_on=False, zorder=4)
 
 
-def _span(
-    mean: Sequence[float], high: Sequence[float], confirmed: Sequence[Interval], margin: float
-) -> tuple[float, float]:
-    """The vertical axis in points: what rises above doubling whole, and as far below as a few margins matter."""
-    most = max([2 * margin, *mean, *(100 * gain.high for gain in confirmed)])
-    top = max(most, min(max(high), 2 * most))
-    bottom = min([-2 * margin, *mean, *(100 * gain.low for gain in confirmed)])
+def falloff_span(best: BestRatio, margin: float) -> tuple[float, float]:
+    """The vertical axis in points: what rises above doubling whole, and as far below as a few margins matter.
+
+    Args:
+        best: A budget of which `shows_falloff` is true.
+        margin: In points.
+    """
+    gains = [each.gain for each in best.curve if each.gain]
+    confirmed = [each.gain for each in best.confirmed if each.gain]
+    most = max([2 * margin, *(100 * gain.mean for gain in gains), *(100 * gain.high for gain in confirmed)])
+    top = max(most, min(100 * max(gain.high for gain in gains), 2 * most))
+    bottom = min([-2 * margin, *(100 * gain.mean for gain in gains), *(100 * gain.low for gain in confirmed)])
     return max(bottom, -2.5 * top) * 1.08, top * 1.08
 
 

@@ -5,18 +5,21 @@ in `templates/report.html.jinja`, what its sentences say in `wording`.
 """
 
 import base64
+import gzip
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
+from markupsafe import Markup
 from optuna.trial import FrozenTrial, TrialState
+from plotly.offline import get_plotlyjs
 
-from search import drawing, figures, probefigures, probewording, ratiofigures, wording
+from search import drawing, probewording, wording
 from search.cost import CostName, Costs, amount
 from search.datawording import classes_text, images_text, splits_text
 from search.figures import TrialPoint
@@ -25,30 +28,35 @@ from search.folder import make, write_whole
 from search.growth import BestRatio
 from search.memorytable import memory_table
 from search.pages import fill
+from search.pictures import Picture, pictures
 from search.progress import progress
 from search.rules import Fit
 from search.schedule import FilterSchedule
 from search.settingwording import network_text, table_text
 from search.soundness import FidelityCheck
-from search.study import Storage, accuracy_of, costs_of
+from search.study import Storage
 from search.verdict import Outcome
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure on the page.
+class Shown:
+    """A picture on the page.
 
     Attributes:
         name: Of its files in `figures/`.
+        title: What it shows, in a few words.
         uri: The SVG as a data URI: inlined as elements, figures would share and overwrite each other's ids.
-        alt: What it shows, for who cannot see it.
+        alt: What it says, for who cannot see it.
         reading: How to read it, in one line.
+        plot: The same for plotly, as JSON.
     """
 
     name: str
+    title: str
     uri: str
     alt: str
     reading: str
+    plot: Markup
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,8 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
         StorageError: A file cannot be written.
     """
     trials = storage.trials("search", TrialState.COMPLETE)
-    pictures = {picture.name: picture for picture in _write_pictures(folder, findings, trials)}
+    make(folder / "figures")
+    shown = [_write_picture(folder, each) for each in pictures(findings, list(map(TrialPoint.of, trials)))]
     values = {
         "findings": findings,
         "plan": findings.plan,
@@ -130,7 +139,8 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
         "answer": wording.answer(findings.findings),
         "cards": [_card(findings, finding) for finding in findings.findings],
         "forecast_note": wording.forecast_note(findings.findings),
-        "pictures": pictures,
+        "pictures": {each.name: each for each in shown},
+        "plotly": _plotly(),
         "best": _best_rows(findings),
         "rules": _rule_tables(findings, trials),
         "rules_of_thumb": [_ratio_row(findings, each) for each in findings.rule_of_thumb],
@@ -153,60 +163,23 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
     return folder / "report.html"
 
 
-def _write_pictures(folder: Path, findings: Findings, trials: Sequence[FrozenTrial]) -> Iterator[Picture]:
-    """Every figure there is something to show in."""
-    make(folder / "figures")
-    confirm = findings.plan.config.confirm
-    margin, score = wording.points(confirm.margin), _score(findings)
-    if findings.findings:
-        yield _write_picture(
-            folder,
-            "confirmation",
-            figures.confirmation(findings),
-            f"Interval plot of every confirmed challenger's test {score} minus the rule's, by budget. "
-            + wording.answer(findings.findings),
-            "Each line is one schedule's gain over the rule. Wholly right of the grey band, it beats the rule by more "
-            f"than {margin}; ending left of the band's right edge, it does not.",
-        )
-    if findings.rule_of_thumb:
-        yield _write_picture(
-            folder,
-            "ratios",
-            ratiofigures.ratios(findings),
-            "Interval plot of the growth ratio that serves best under each budget, with doubling marked at 2. "
-            + " ".join(map(wording.ratio_sentence, findings.rule_of_thumb)),
-            "Doubling is the dashed line at 2; under a budget whose line misses it, another ratio serves better.",
-        )
-    if any(map(ratiofigures.shows_falloff, findings.rule_of_thumb)):
-        yield _write_picture(
-            folder,
-            "falloff",
-            ratiofigures.falloff(findings),
-            f"Line plots of {score} minus doubling's against the growth ratio, one for each budget. "
-            + " ".join(_rule_of_thumb(findings, each) for each in findings.rule_of_thumb),
-            "Above the line at 0 a ratio serves better than doubling, below it worse; above the grey band it is "
-            f"better by more than {margin}. Lines have kinks since filters come in steps, which leave more or less "
-            "of a budget unused.",
-        )
-    if findings.sensitivities:
-        yield _write_picture(
-            folder,
-            "learning-rates",
-            probefigures.learning_rates(findings),
-            f"Interval plot of the leading challenger's test {score} minus the rule's at three learning rates. "
-            + " ".join(probewording.sensitivity_sentences(findings, findings.sensitivities)),
-            "The three lines of a verdict should lie on the same side of the grey band's right edge.",
-        )
-    for cost in _known_costs(findings) if trials else ():
-        shown = [TrialPoint(trial.user_attrs["origin"], costs_of(trial)[cost], accuracy_of(trial)) for trial in trials]
-        yield _write_picture(
-            folder,
-            f"accuracy-{cost}",
-            figures.accuracy_against_cost(findings, shown, cost),
-            f"Scatter plot of the validation {score} of {len(trials)} trials against {cost}, with rules marked.",
-            f"Higher is better, further left is cheaper; the line is the best {score} seen at each cost, which noise "
-            "flatters.",
-        )
+def _write_picture(folder: Path, picture: Picture) -> Shown:
+    svg = drawing.to_svg(picture.draw())
+    write_whole(folder / "figures" / f"{picture.name}.svg", svg)
+    write_whole(folder / "figures" / f"{picture.name}.png", drawing.to_png(picture.draw()))
+    uri = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+    return Shown(picture.name, picture.title, uri, picture.alt, picture.reading, _in_page(picture.plot().to_json()))
+
+
+@cache
+def _plotly() -> str:
+    """Plotly's script, compressed: a third of what it weighs, and the page's reader unpacks it in a blink."""
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+
+
+def _in_page(json_text: str) -> Markup:
+    """JSON as a page's script may hold it: no text in it can end the script."""
+    return Markup(json_text.replace("<", "\\u003c"))
 
 
 def _score(findings: Findings) -> str:
@@ -215,14 +188,6 @@ def _score(findings: Findings) -> str:
 
 def _known_costs(findings: Findings) -> tuple[CostName, ...]:
     return findings.plan.objective.reference.known
-
-
-def _write_picture(folder: Path, name: str, figure: Figure, alt: str, reading: str) -> Picture:
-    svg = drawing.to_svg(figure)
-    write_whole(folder / "figures" / f"{name}.svg", svg)
-    write_whole(folder / "figures" / f"{name}.png", drawing.to_png(figure))
-    uri = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
-    return Picture(name, uri, alt, reading)
 
 
 def _card(findings: Findings, finding: Finding) -> Card:
@@ -343,11 +308,6 @@ def _weighted(findings: Findings) -> str | None:
         return None
     weights = config.search.params_weight, config.search.memory_weight
     return wording.weighted_sentence(best, *weights, config.training.score)
-
-
-def _rule_of_thumb(findings: Findings, best: BestRatio) -> str:
-    falloff = wording.falloff_sentence(best, findings.plan.config.confirm.margin)
-    return " ".join(filter(None, (wording.ratio_sentence(best), falloff)))
 
 
 def _ratio_row(findings: Findings, best: BestRatio) -> RatioRow:
