@@ -26,6 +26,7 @@ from search.figures import TrialPoint
 from search.findings import Confirmed, Finding, Findings, by_budget
 from search.folder import make, write_whole
 from search.growth import BestRatio
+from search.laywording import how_sure, plain_answer, use_sentence
 from search.memorytable import memory_table
 from search.pages import fill
 from search.pictures import Picture, pictures
@@ -136,7 +137,9 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
         "plan": findings.plan,
         "config": findings.plan.config,
         "question": findings.plan.config.question,
-        "answer": wording.answer(findings.findings),
+        "answer": plain_answer(findings),
+        "uses": [use_sentence(finding, findings.plan.config.confirm) for finding in findings.findings],
+        "sure": how_sure(findings),
         "cards": [_card(findings, finding) for finding in findings.findings],
         "forecast_note": wording.forecast_note(findings.findings),
         "pictures": {each.name: each for each in shown},
