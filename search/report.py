@@ -167,9 +167,10 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
 
 
 def _write_picture(folder: Path, picture: Picture) -> Shown:
-    svg = drawing.to_svg(picture.draw())
+    figure = picture.draw()
+    svg = drawing.to_svg(figure)
     write_whole(folder / "figures" / f"{picture.name}.svg", svg)
-    write_whole(folder / "figures" / f"{picture.name}.png", drawing.to_png(picture.draw()))
+    write_whole(folder / "figures" / f"{picture.name}.png", drawing.to_png(figure))
     uri = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
     return Shown(picture.name, picture.title, uri, picture.alt, picture.reading, _in_page(picture.plot().to_json()))
 
