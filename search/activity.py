@@ -99,8 +99,8 @@ def of_run(
     Raises:
         ValueError: The run kept no weights.
     """
-    images = normalised(data, split, split.validation)
-    covariances = stage_covariances(rebuilt(network, schedule, run, data), images)
+    built = rebuilt(network, schedule, run, data)
+    covariances = stage_covariances(built, normalised(data, split, split.validation))
     return tuple(effective_number(covariance) for covariance in covariances)
 
 

@@ -55,6 +55,7 @@ class StageSight:
             `(filters, n_patches)`.
         places: Row and column of those responses in the stage's output, shape `(filters, n_patches, 2)`.
         responses: The responses, shape `(filters, n_patches)`.
+        least: Each filter's least output anywhere, shape `(filters,)`; of a ReLU mostly 0.
     """
 
     variances: NDArray[np.float64]
@@ -65,6 +66,7 @@ class StageSight:
     images: NDArray[np.int64]
     places: NDArray[np.int64]
     responses: NDArray[np.float32]
+    least: NDArray[np.float32]
 
     @property
     def filters(self) -> int:
@@ -80,7 +82,7 @@ class StageSight:
     def patches(
         self, chosen: int, raw: NDArray[np.generic]
     ) -> Iterator[tuple[NDArray[np.generic], NDArray[np.bool_]]]:
-        """The patches that excite one filter most, best first.
+        """The patches that excite one filter most, best first; fewer where so few images do at all.
 
         Args:
             chosen: The filter.
@@ -90,7 +92,8 @@ class StageSight:
             Pixels `(channels, height, width)` of the receptive field, and which of them are the image's, shape
             `(height, width)`; the others are 0.
         """
-        for image, (row, column) in zip(self.images[chosen], self.places[chosen], strict=True):
+        excited = self.responses[chosen] > self.least[chosen]
+        for image, (row, column) in zip(self.images[chosen, excited], self.places[chosen, excited], strict=True):
             yield _cut(raw[image], self.rows.of(int(row)), self.columns.of(int(column)))
 
 
@@ -269,7 +272,8 @@ class _Watcher:
         most, places = torch.cat(self.maxima).numpy(), torch.cat(self._places).numpy()
         best = np.argsort(-most, axis=0, kind="stable")[:PATCHES].T
         filters = np.arange(most.shape[1])[:, None]
-        dead = torch.stack(self._least).amin(0).numpy() == most.max(axis=0)
+        least = torch.stack(self._least).amin(0).numpy()
+        dead = least == most.max(axis=0)
         found = places[best, filters]
         return StageSight(
             np.where(dead, 0.0, np.diagonal(covariance)),
@@ -280,6 +284,7 @@ class _Watcher:
             best,
             np.stack([found // self._width, found % self._width], axis=2),
             most[best, filters],
+            least,
         )
 
 

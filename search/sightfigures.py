@@ -172,7 +172,7 @@ def _draw(axes: Axes, pixels: Pixels, left: float, top: float, side: float) -> N
 
 
 def _kernel_pixels(kernel: NDArray[np.float32]) -> Pixels:
-    """A kernel `(channels, height, width)` as `(height, width, 3)`: middle grey is 0, the largest weight full scale."""
+    """A kernel `(channels, height, width)` as `(height, width, 3)`: middle grey is 0, the largest weight full."""
     shown = kernel if len(kernel) == 3 else kernel.sum(axis=0, keepdims=True)
     scaled = 0.5 + 0.5 * shown / max(float(np.abs(shown).max()), 1e-12)
     return _colours(scaled.astype(np.float64))
