@@ -130,7 +130,7 @@ def look(network: nn.Module, images: Tensor) -> NetworkSight | Unseen:
     stages = stages_of(network)
     first = next((each for each in network.modules() if isinstance(each, nn.Conv2d)), None)
     if not stages:
-        return Unseen("it has no children named stage1, stage2, ...")
+        return Unseen("it has no children named stage1, stage2 and so on")
     if first is None or first.in_channels != images.shape[1]:
         return Unseen("its first convolution does not see the images")
     watchers = [_Watcher() for _ in stages]

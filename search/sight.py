@@ -197,10 +197,10 @@ def sentences(sight: BudgetSight) -> list[str]:
 def reading(sight: BudgetSight) -> str:
     """How to read the picture, in one line."""
     fields = next((each.stages for each in sight.networks if each.stages), ())
-    spans = listed([f"{stage.receptive_field[0]}x{stage.receptive_field[1]}" for stage in fields])
+    spans = listed(["x".join(map(str, stage.receptive_field)) for stage in fields])
     return (
-        f"From top to bottom filters see more of an image ({spans} pixels): edges first, then parts, then whole "
-        "objects, as far as the training got."
+        f"From stage to stage a filter sees more of an image, at most all of it ({spans} pixels): look for edges "
+        "first, then parts, then whole objects."
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -128,9 +129,14 @@ def _draw_kernels(axes: Axes, page: _Page, shown: Shown, left: float, top: float
     which = f"{count} kernels" if count <= KERNELS else f"{KERNELS} of {count} kernels"
     axes.text(left, top + _HEADING / 2, f"First convolution: {which} of {height}x{width}", va="center")
     step = page.kernel_step(kernels)
+    frames = []
     for place, kernel in enumerate(found[:KERNELS]):
         row, column = divmod(place, page.kernel_columns(kernels))
-        _draw(axes, _kernel_pixels(kernel), left + column * step, top + _HEADING + row * step, step - _CRACK)
+        corner = left + column * step, top + _HEADING + row * step
+        _draw(axes, _kernel_pixels(kernel), *corner, step - _CRACK)
+        frames.append(Rectangle(corner, step - _CRACK, step - _CRACK))
+    pale = _pale(shown.colour)
+    axes.add_collection(PatchCollection(frames, facecolor="none", edgecolor=pale, linewidth=1.4, zorder=2))
 
 
 def _draw_stage(axes: Axes, page: _Page, shown: Shown, stage: int, left: float, top: float, most: int) -> None:
@@ -154,14 +160,15 @@ def _draw_stage(axes: Axes, page: _Page, shown: Shown, stage: int, left: float, 
 def _draw_bar(axes: Axes, found: StageSight, left: float, top: float, scale: float, colour: str) -> None:
     """Dark as far as filters are in effect, light for the other living ones, empty for the dead."""
     living = found.filters - found.dead
-    axes.add_patch(Rectangle((left, top), scale * living, _BAR, color=colour, alpha=_PALE, linewidth=0))
+    pale = tuple(_pale(colour))
+    axes.add_patch(Rectangle((left, top), scale * living, _BAR, color=pale, linewidth=0))
     axes.add_patch(Rectangle((left, top), scale * found.effective, _BAR, color=colour, linewidth=0))
     if scale > 2 * _CRACK / 3:  # else lines between filters would fill the bar
         edges = left + scale * np.arange(1, living)
         axes.vlines(edges, top, top + _BAR, color="white", linewidth=0.8)
     if found.dead:
         dead = (left + scale * living, top), scale * found.dead, _BAR
-        axes.add_patch(Rectangle(*dead, fill=False, edgecolor=colour, alpha=_PALE, linewidth=0.8))
+        axes.add_patch(Rectangle(*dead, fill=False, edgecolor=pale, linewidth=0.8))
 
 
 def _draw(axes: Axes, pixels: Pixels, left: float, top: float, side: float) -> None:
@@ -198,13 +205,18 @@ def _square(patches: Sequence[Pixels], colour: str) -> Pixels:
     cell = max(patches[0].shape[:2])
     gap = round(cell / 16)
     square = np.empty((_SIDE * (cell + gap) + gap,) * 2 + (3,))
-    square[:] = 1 - _PALE + _PALE * np.array(to_rgb(colour))
+    square[:] = _pale(colour)
     for place, patch in enumerate(patches):
         row, column = (gap + each * (cell + gap) for each in divmod(place, _SIDE))
         height, width = patch.shape[:2]
         row, column = row + (cell - height) // 2, column + (cell - width) // 2
         square[row : row + height, column : column + width] = patch
     return square
+
+
+def _pale(colour: str) -> Pixels:
+    """Of a network's colour, on white; shape `(3,)`."""
+    return 1 - _PALE + _PALE * np.array(to_rgb(colour))
 
 
 def _resized(patch: Pixels) -> Pixels:
@@ -228,4 +240,4 @@ def _small_print(shown: Sequence[Shown]) -> str:
         "evenly spaced from most to least variance. Sees: the receptive field in pixels; plain grey lies beyond the "
         "image. One brief training of each network: an illustration, not evidence."
     )
-    return textwrap.fill(said, 126)
+    return textwrap.fill(said, 116)

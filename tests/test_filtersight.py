@@ -186,7 +186,7 @@ def test_the_order_of_the_images_does_not_matter_and_nothing_is_drawn():
     for first, same, moved in zip(one.stages, again.stages, other.stages, strict=True):
         assert (first.images == same.images).all()
         excited = first.responses > first.least[:, None]  # all that does not excite a filter ties
-        assert excited.mean() > 0.8
+        assert excited.mean() > 0.5
         assert (first.images == order.numpy()[moved.images])[excited].all()
         assert (first.places == moved.places)[excited].all()
         assert first.effective == pytest.approx(moved.effective)
