@@ -27,8 +27,8 @@ KERNELS = 36
 """Kernels shown of the first convolution at most."""
 _SIDE = math.isqrt(PATCHES)
 _EDGE, _GUTTER, _GAP, _CRACK = 0.12, 0.36, 0.1, 0.06  # inches: around the page, between networks, tiles, kernels
-_TOP, _BOTTOM, _HEADING, _BAR, _AFTER = 1.2, 0.72, 0.3, 0.1, 0.2  # inches, downwards
-_FINEST, _COARSEST = 28, 64
+_TOP, _LINE, _HEADING, _BAR, _AFTER = 1.2, 0.165, 0.3, 0.1, 0.2  # inches, downwards
+_FINEST, _COARSEST = 28, 56
 """Pixels of a patch in the file at least and at most, in whole multiples of its own where it is smaller."""
 _BEYOND = 0.62
 """The grey of what lies beyond the image."""
@@ -67,7 +67,9 @@ def filters(title: str, shown: Sequence[Shown]) -> Figure:
     page = _Page(columns, width)
     kernels = max(min(KERNELS, len(each.sight.kernels)) for each in shown)
     rows = [_rows(shown, stage, columns) for stage in range(len(shown[0].sight.stages))]
-    height = _TOP + page.kernels_height(kernels) + sum(page.stage_height(each) for each in rows) + _BOTTOM
+    said = textwrap.wrap(_small_print(shown), 116)
+    stages = sum(page.stage_height(each) for each in rows)
+    height = _TOP + page.kernels_height(kernels) + stages + _EDGE + _LINE * len(said)
     with paper(height) as figure:
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
@@ -82,7 +84,7 @@ def filters(title: str, shown: Sequence[Shown]) -> Figure:
                 most = max(other.sight.stages[stage].filters for other in shown)
                 _draw_stage(axes, page, each, stage, left, top, most)
                 top += page.stage_height(deep)
-        axes.text(_EDGE, height - 0.1, _small_print(shown), size=9, color=GREY, va="bottom", linespacing=1.3)
+        axes.text(_EDGE, height - 0.1, "\n".join(said), size=9, color=GREY, va="bottom", linespacing=1.3)
         axes.set_xlim(0, WIDTH)
         axes.set_ylim(height, 0)
     return figure
@@ -235,9 +237,9 @@ def _small_print(shown: Sequence[Shown]) -> str:
     kernel = {1: "black is negative, white positive", 3: "one colour for each channel"}.get(
         channels, "the sum over channels, black negative"
     )
-    said = (
+    return (
         f"Kernels: middle grey is 0, {kernel}; each is scaled by itself. Of a stage up to {TILES} filters are shown, "
-        "evenly spaced from most to least variance. Sees: the receptive field in pixels; plain grey lies beyond the "
-        "image. One brief training of each network: an illustration, not evidence."
+        "evenly spaced from most to least variance. Sees: the receptive field in pixels. Plain grey lies beyond the "
+        "image; cells are empty where no further image excites the filter. One brief training each: an illustration, "
+        "not evidence."
     )
-    return textwrap.fill(said, 116)
