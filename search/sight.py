@@ -142,7 +142,7 @@ def write_sight(
         StorageError: A file cannot be written.
     """
     case, schedule = _finding(findings, budget).case, by_budget(findings.findings)[budget].schedule
-    looked = [_look(plan, schedule, best, True, None if rule else str(case.rule))]
+    looked = [_look(plan, schedule, best, True, str(case.rule) if rule is None else None)]
     if rule is not None:
         looked.append(_look(plan, case.schedule, rule, False, str(case.rule)))
     sight = BudgetSight(budget, tuple(network for network, _ in looked))
