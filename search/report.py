@@ -62,7 +62,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Sight:
-    """What the filters of one budget's networks see, as the page shows it; no picture where none could be looked into."""
+    """What the filters of one budget's networks see, on the page; no picture where none could be looked into."""
 
     budget: str
     uri: str | None
