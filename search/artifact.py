@@ -106,7 +106,12 @@ class Artifact:
             "weights": {"accuracy": self.accuracy.mean, "right": int(self.correct.sum()), "images": len(self.correct)},
             "onnx": {"missing": made}
             if isinstance(made, str)
-            else {"opset": made.opset, "largest_difference": made.difference, "params": made.params, "macs": made.macs},
+            else {
+                "opset": made.opset,
+                "largest_difference": made.difference,
+                "params": made.params,
+                "macs": made.macs,
+            },
         }
 
 
@@ -167,7 +172,9 @@ def write_artifact(where: Path, provenance: Provenance, weights: Mapping[str, Te
 
 def write_source(where: Path, provenance: Provenance) -> None:
     """Write `model.py` and, where it was drawn, the test split."""
-    write_whole(where / "model.py", model_source(provenance.config, provenance.data, provenance.schedule, *provenance.moments))
+    write_whole(
+        where / "model.py", model_source(provenance.config, provenance.data, provenance.schedule, *provenance.moments)
+    )
     if provenance.splits.own_test:
         (where / TEST_IMAGES).unlink(missing_ok=True)
     else:
@@ -244,9 +251,7 @@ def _correct(model: nn.Module, data: ImageData, test: NDArray[np.int64]) -> NDAr
 def _onnx(model: nn.Module, provenance: Provenance) -> OnnxFile | str:
     """The network as ONNX, or why not: whatever stands in the way, the rest of the export is worth having."""
     config, data = provenance.config, provenance.data
-    costs = price(
-        config.network, provenance.schedule, data.image_shape, data.classes, config.training.batch_size
-    )
+    costs = price(config.network, provenance.schedule, data.image_shape, data.classes, config.training.batch_size)
     images = torch.from_numpy(data.images[provenance.splits.test[:_ONNX_SAMPLES]])
     try:
         return to_onnx(model, images, costs["params"], costs["macs"])
@@ -266,6 +271,8 @@ def _places_in_source(provenance: Provenance) -> NDArray[np.int64]:
         msg = f"{data.name} has other images than when it was loaded; leave it as it is while a study is exported"
         raise FilterSearchError(msg)
     return kept[provenance.splits.test]
+
+
 def accuracy_interval(correct: NDArray[np.bool_], parts: Parts) -> Interval:
     """An accuracy with its 95 % interval over images drawn independently, within each part by itself.
 
@@ -290,4 +297,3 @@ def accuracy_interval(correct: NDArray[np.bool_], parts: Parts) -> Interval:
     half = float(ndtri(0.975) * np.sqrt((shares * (1 - shares) / (sizes + added)).sum()) / len(parts))
     centre = float(shares.mean())
     return Interval(accuracy(correct, parts), max(0.0, centre - half), min(1.0, centre + half))
-

@@ -303,7 +303,9 @@ def export(study: StudyName) -> None:
         raise ConfigError(_not_confirmed(storage, where))
     torch.set_num_threads(1)  # as in a worker, so that the weights are those of its run
     written = export_best(plan, findings, where, make_evaluator(plan))
-    display.show_leaderboard(leaderboard.write(where, findings, storage), plan.config)
+    entries = leaderboard.write(where, findings, storage)
+    display.out.print(leaderboard.tables(entries))
+    display.out.print(leaderboard.note(entries, where, plan.config.confirm.confidence), markup=False)
     for path in written:
         typer.echo(path)
 

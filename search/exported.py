@@ -34,6 +34,9 @@ class RawImageNetwork(nn.Module):
         deviation: Likewise.
     """
 
+    image_mean: torch.Tensor
+    image_deviation: torch.Tensor
+
     def __init__(self, network: nn.Module, mean: list[float], deviation: list[float]) -> None:
         super().__init__()
         self.network = network

@@ -149,7 +149,7 @@ def train_best(
     return _write(where, provenance, run, keeper.fingerprint, command)
 
 
-class Keeper(Checkpoint):  # type: ignore[misc] # Lightning calls such callbacks after the module's own hooks
+class Keeper(Checkpoint):  # Lightning calls such callbacks after the module's own hooks
     """Tells, logs and keeps a training after each epoch.
 
     A checkpoint replaces the one before in one step. It is due when the training since has taken fifty times as long
@@ -230,7 +230,7 @@ def _provenance(best: Path) -> Provenance:
 def _fingerprint(provenance: Provenance) -> str:
     """Of all that decides a training, so that one is never taken for another."""
     config = provenance.config
-    parts = [each.model_dump(mode="json") for each in (config.data, config.network, config.training)]
+    parts: list[Any] = [each.model_dump(mode="json") for each in (config.data, config.network, config.training)]
     parts += [provenance.data.fingerprint, str(provenance.schedule), provenance.seed]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -315,11 +315,10 @@ def _logger(name: str | None, where: Path) -> Logger | None:
     if name is None:
         return None
     try:
-        match name:
-            case "csv":
-                return CSVLogger(where, name="logs")
-            case "tensorboard":
-                return TensorBoardLogger(where, name="logs")
+        if name == "csv":
+            return CSVLogger(where, name="logs")
+        if name == "tensorboard":
+            return TensorBoardLogger(where, name="logs")
         make_logger = import_function(name, "--logger")
         takes_folder = "save_dir" in inspect.signature(make_logger).parameters
         logger = make_logger(**({"save_dir": str(where)} if takes_folder else {}))

@@ -21,10 +21,13 @@ from search.errors import FilterSearchError
 if TYPE_CHECKING:
     import onnx
 
+Shape = tuple[int, ...]
+
 TOLERANCE = 1e-4
 """Largest difference of logits from PyTorch's, relative to the largest logit where that is beyond 1."""
 BATCH_SIZES = (1, 7)
 """What the graph is run at: one image, and a batch no other size of a network is likely to equal."""
+_COUNTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _INPUT, _OUTPUT, _BATCH = "images", "logits", "batch"
 
 
@@ -148,31 +151,28 @@ def _params(model: nn.Module, graph: "onnx.ModelProto") -> int:
 
 def _macs(graph: "onnx.ModelProto", image: Tensor) -> int:
     """Multiply-adds of convolutions and matrix products for one image, by the shapes they have when it is run."""
-    counted = [node for node in graph.graph.node if node.op_type in _MACS]
+    counted = [node for node in graph.graph.node if node.op_type in _COUNTED]
     names = sorted({name for node in counted for name in (*node.input[:2], node.output[0])})
     known = {each.name: tuple(each.dims) for each in graph.graph.initializer} | {_INPUT: tuple(image.shape)}
     asked = [name for name in names if name not in known]
     shapes = known | {
         name: value.shape for name, value in zip(asked, _run(graph, image, asked) if asked else [], strict=True)
     }
-    return sum(
-        _MACS[node.op_type](shapes[node.input[0]], shapes[node.input[1]], shapes[node.output[0]], node)
-        for node in counted
-    )
+    return sum(_node_macs(node, *(shapes[name] for name in (*node.input[:2], node.output[0]))) for node in counted)
 
 
-def _gemm(first: tuple[int, ...], _: tuple[int, ...], out: tuple[int, ...], node: "onnx.NodeProto") -> int:
-    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-    return math.prod(out) * first[0 if transposed else 1]
-
-
-_MACS = {
-    "Conv": lambda _, weight, out, __: math.prod(out) * math.prod(weight[1:]),
-    "ConvTranspose": lambda first, weight, _, __: math.prod(first) * math.prod(weight[1:]),
-    "Gemm": _gemm,
-    "MatMul": lambda first, _, out, __: math.prod(out) * first[-1],
-}
-"""Multiply-adds of a node, from the shapes of its first two inputs and its output."""
+def _node_macs(node: "onnx.NodeProto", first: Shape, second: Shape, out: Shape) -> int:
+    """Multiply-adds of a node, from the shapes of its first two inputs and its output."""
+    match node.op_type:
+        case "Conv":
+            return math.prod(out) * math.prod(second[1:])
+        case "ConvTranspose":
+            return math.prod(first) * math.prod(second[1:])
+        case "Gemm":
+            transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+            return math.prod(out) * first[0 if transposed else 1]
+        case _:  # MatMul
+            return math.prod(out) * first[-1]
 
 
 def _run(graph: "onnx.ModelProto", images: Tensor, outputs: list[str]) -> list[Any]:

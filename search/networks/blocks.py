@@ -149,9 +149,7 @@ def without_torchvision(source: str) -> str:
         if inspect.isclass(each) and each.__module__ == __name__
     }
     wanted = {name.name for node in replaced for name in node.names}
-    wanted |= {
-        node.id for name in wanted for node in ast.walk(ast.parse(classes[name])) if isinstance(node, ast.Name)
-    }
+    wanted |= {node.id for name in wanted for node in ast.walk(ast.parse(classes[name])) if isinstance(node, ast.Name)}
     dropped = {node.lineno for node in replaced}
     last = max(node.lineno for node in imports)
     head = [line for number, line in enumerate(lines[:last], start=1) if number not in dropped]
