@@ -25,7 +25,7 @@ ONNX = "model.onnx"
 TEST_IMAGES = "test_images.txt"
 
 
-class RawImageNetwork(nn.Module):
+class RawImageNetwork(torch.nn.Module):
     """Images in the data set's own range in, logits out.
 
     Args:
@@ -37,7 +37,7 @@ class RawImageNetwork(nn.Module):
     image_mean: torch.Tensor
     image_deviation: torch.Tensor
 
-    def __init__(self, network: nn.Module, mean: list[float], deviation: list[float]) -> None:
+    def __init__(self, network: torch.nn.Module, mean: list[float], deviation: list[float]) -> None:
         super().__init__()
         self.network = network
         # not persistent: they belong to the source, so the weights file holds the network's own state dict

@@ -34,6 +34,7 @@ with neither where it meets none. `origin` is a rule's name, `surrogate`, or the
 mean over confirmation runs with its interval, where confirmed; `validation_*`: mean over the search's runs with its
 standard error, where searched. Accuracies are fractions, as `training.score` has them."""
 _HEADINGS = ("#", "schedule", "origin", "test %", "validation %", "params", "MACs", "act.")
+_UNITS = ("", "k", "M", "G", "T", "P", "E")
 _SHOWN = 5
 """Schedules of each budget in the terminal."""
 
@@ -145,7 +146,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def tables(entries: Sequence[Entry]) -> Group:
-    """The first few schedules of each budget; fits 80 columns where schedules are written in up to 12 characters."""
+    """The first few schedules of each budget; folds schedules and origins where 80 columns are too few."""
     shown = [
         entry for entry in entries if entry.budget is not None and entry.rank is not None and entry.rank <= _SHOWN
     ]
@@ -158,8 +159,10 @@ def tables(entries: Sequence[Entry]) -> Group:
             title=short_budget(budget), title_justify="left", title_style="bold",
         )  # fmt: skip
         for heading, width in zip(_HEADINGS, widths, strict=True):
-            left = heading in ("schedule", "origin")
-            table.add_column(heading, justify="left" if left else "right", overflow="fold", width=width)
+            if heading in ("schedule", "origin"):  # padded, so that the tables align, yet folded where room is short
+                table.add_column(heading.ljust(width), overflow="fold")
+            else:
+                table.add_column(heading, justify="right", width=width)
         for _, cells in group:
             table.add_row(*cells)
         parts += [table, ""]
@@ -192,11 +195,11 @@ def _accuracy(mean: float, either_way: float | None, runs: int) -> str:
 
 
 def _short(count: int | None) -> str:
-    """A count in five characters: `672`, `1.36k`, `39.9k`, `11.2M`."""
+    """A count in four characters: `672`, `1.4k`, `40k`, `11M`."""
     if count is None:
         return "-"
-    value, units = float(count), iter(("", "k", "M", "G", "T", "P", "E"))
+    value, units = float(count), iter(_UNITS)
     unit = next(units)
     while value >= 999.5:
         value, unit = value / 1000, next(units)
-    return f"{value:#.3g}".rstrip(".") + unit if unit else str(count)
+    return f"{value:.1f}{unit}" if unit and value < 9.95 else f"{value:.0f}{unit}"
