@@ -7,7 +7,6 @@ import hashlib
 import inspect
 import json
 import os
-import pickle
 import shlex
 import signal
 import time
@@ -178,6 +177,8 @@ class Keeper(Checkpoint):  # Lightning calls such callbacks after the module's o
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell and log how it went, and save when it is time."""
         assert isinstance(pl_module, ReplicaTraining)
+        if trainer.should_stop:  # it diverged, so there is no score to tell and nothing to go on from
+            return
         epoch, validated = pl_module.epochs_done, pl_module.validated
         seconds = (time.perf_counter() - self._started) / (epoch - self._first)
         report = EpochReport(
@@ -270,7 +271,7 @@ def _check_checkpoint(keeper: Keeper, best: Path, resume: bool) -> bool:
     try:
         kept = torch.load(keeper.path, map_location="cpu", weights_only=True)  # runs no code found in it
         of, epoch = kept["fingerprint"], int(kept["training"]["epochs_done"])
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # torch has no one exception for a file that is damaged, or would run code
         msg = f"{keeper.path} is no checkpoint of a training ({type(error).__name__}); {again}"
         raise ConfigError(msg) from None
     if of != keeper.fingerprint:

@@ -4,7 +4,6 @@ import sys
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 from planted_exports import random_network, without_onnx
 from planted_findings import make_plan
@@ -14,7 +13,6 @@ from scipy.stats import binomtest
 from search.artifact import Provenance, accuracy_interval, model_source, write_artifact
 from search.config import StudyConfig
 from search.evaluate import Fidelity
-from search.exported import load_model
 from search.schedule import FilterSchedule
 from search.scoring import parts_of
 from search.sources import load
@@ -23,8 +21,8 @@ from search.splits import Splits
 # Runs alone in the exported folder, where nothing can be imported but PyTorch with what it needs, and Python's own.
 _READER = """
 import importlib.abc, json, sys, warnings
-ALLOWED = {"torch", "torchgen", "functorch", "typing_extensions", "filelock", "fsspec", "jinja2", "markupsafe", "mpmath",
-           "networkx", "sympy", "model", *sys.stdlib_module_names}
+ALLOWED = {"torch", "torchgen", "functorch", "typing_extensions", "filelock", "fsspec", "jinja2", "markupsafe",
+           "mpmath", "networkx", "sympy", "model", *sys.stdlib_module_names}
 class Nothing(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] not in ALLOWED:
@@ -116,7 +114,9 @@ def test_the_normalisation_in_the_model_is_that_of_the_images_the_weights_saw(pl
 
 
 def test_test_images_are_named_by_their_place_in_the_source_dropped_classes_counted(tmp_path):
-    config = StudyConfig.model_validate({"name": "some", "budgets": ["params <= 1500"], "data": {"classes": [1, [3, 5]]}})
+    config = StudyConfig.model_validate(
+        {"name": "some", "budgets": ["params <= 1500"], "data": {"classes": [1, [3, 5]]}}
+    )
     data, whole = load(config.data), load(config.data.model_copy(update={"classes": ()}))
     provenance = Provenance(config, data, Splits(data, config.data), SCHEDULE, 5, Fidelity(2))
     plan = replace(make_plan(), config=config, source=data)

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 from planted_exports import Keeping, without_onnx
@@ -56,7 +55,7 @@ def test_every_budget_has_its_best_schedule_with_weights_of_the_first_confirmati
 
 
 def test_the_weights_are_scored_as_the_files_give_them(exported):
-    plan, evaluate, folders = exported
+    plan, _, folders = exported
     for folder in folders:
         values = load((folder / "config.yaml").read_text(), "config.yaml")
         places = [int(line) for line in (folder / "test_images.txt").read_text().splitlines()]

@@ -90,5 +90,5 @@ def test_weights_of_another_network_are_told(folder, damage):
         path.write_bytes(path.read_bytes()[:-1])
     else:
         save_file({"head.weight": torch.zeros(2, 2)}, path)
-    with pytest.raises(ConfigError, match="does not hold the weights of 8-8-8 as the config.yaml beside it has it"):
+    with pytest.raises(ConfigError, match=r"does not hold the weights of 8-8-8 as the config\.yaml beside it has it"):
         load_model(folder)

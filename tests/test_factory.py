@@ -10,13 +10,13 @@ from families import FAMILIES
 from planted_findings import make_plan
 
 from search import activity
+from search.artifact import model_source
 from search.check import forecast
 from search.cost import LARGEST_LIMIT, Budget
 from search.data import ImageData
 from search.dataconfig import DataConfig
 from search.errors import ConfigError
 from search.evaluate import Fidelity
-from search.artifact import model_source
 from search.networkconfig import NetworkConfig
 from search.networks import build
 from search.polynomials import FittedCostModel
