@@ -86,7 +86,8 @@ def load_model(folder: str | Path) -> nn.Module:
     """The trained network of an exported folder, in evaluation mode.
 
     It takes images `(batch, channels, height, width)` in the data set's own range and gives logits
-    `(batch, classes)`; the network behind the normalisation is its attribute `network`.
+    `(batch, classes)`; the network behind the normalisation is its attribute `network`. A network of family `factory`
+    is made by the function its configuration names, which is imported and called.
 
     Args:
         folder: One that `filter-search export` or `filter-search train` wrote, such as

@@ -22,7 +22,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from search import wording
-from search.artifact import Provenance, about, loading_text, write_artifact
+from search.artifact import Provenance, about, is_worth_threads, loading_text, write_artifact
 from search.errors import ConfigError, InterruptedStudyError, NoTrialError, StorageError
 from search.evaluate import Failed, Fidelity, Run, Scored
 from search.exported import read
@@ -40,9 +40,6 @@ from search.training import ReplicaTraining, TrainingEvaluator, choose_device
 from search.trainingconfig import ScoreName
 from search.verdict import Interval
 
-# Forward MACs of a step from which a second thread pays on a CPU. Below, threads mostly wait for each other: on two
-# busy cores 64-128-256 on 8x8 images (5 * 10^7) took 3.4 times as long on two threads as on one, 4-7-15 30 times.
-_MACS_WORTH_THREADS = 10**9
 _SHARE_OF_SAVING = 0.02
 """Of the time a training takes, the most that its checkpoints may: so much sets after how many epochs one is due."""
 _CHECKPOINT, _RESULT = "checkpoint.ckpt", "result.json"
@@ -288,7 +285,7 @@ def _check_checkpoint(keeper: Keeper, best: Path, resume: bool) -> bool:
 def _train(provenance: Provenance, run_under: Callable[[pl.LightningModule, int, torch.device], None]) -> Run:
     config, data, schedule = provenance.config, provenance.data, provenance.schedule
     size = price(config.network, schedule, data.image_shape, data.classes, config.training.batch_size)
-    if size["macs"] * config.training.batch_size < _MACS_WORTH_THREADS:
+    if not is_worth_threads(size, config.training.batch_size):
         torch.set_num_threads(1)
     device = choose_device(config.compute.device)
     evaluate = TrainingEvaluator(config.network, config.training, data, provenance.splits, device, run_under)

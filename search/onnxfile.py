@@ -79,8 +79,11 @@ def to_onnx(model: nn.Module, images: Tensor, params: int, macs: int) -> OnnxFil
         with _quiet():
             graph = _convert(model, batches[-1])
     except Exception as error:  # the exporter raises what it likes, and the network may be the user's own
-        first = str(error).strip().partition("\n")[0]
-        msg = f"PyTorch's exporter could not convert it ({type(error).__name__}: {first})"
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # what it raises tells of its own steps; what it was raised from, why
+            cause = cause.__cause__
+        first = str(cause).strip().partition("\n")[0]
+        msg = f"PyTorch's exporter could not convert it ({type(cause).__name__}: {first})"
         raise OnnxError(msg) from error
     difference = _difference(model, graph, batches)
     counted = _params(model, graph), _macs(graph, batches[0])

@@ -8,12 +8,14 @@ import torch
 from planted_exports import Keeping, without_onnx
 from planted_findings import make_findings, make_plan
 
-from search import fulltraining
+from search import display, fulltraining
 from search.errors import ConfigError, InterruptedStudyError, NoTrialError
 from search.export import export_best
 from search.exported import load_model
-from search.fulltraining import train_best
+from search.fulltraining import EpochReport, Trained, train_best
 from search.plainyaml import dump, load
+from search.schedule import FilterSchedule
+from search.verdict import Interval
 
 EPOCHS = 4
 AUGMENTED = {"flip": True, "crop": 1, "mixup": 0.2, "cutmix": 0.3}
@@ -236,3 +238,27 @@ def test_a_logger_there_is_not_is_told(exported, name, said, monkeypatch):
         monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=said):
         train_best(exported(), lambda _: None, logger=name)
+
+
+def test_a_terminal_or_a_file_is_told_how_far_it_is(capsys, monkeypatch):
+    monkeypatch.setattr(display, "_PLAIN_SECONDS", 0.0)
+    with display.epochs() as show:
+        show(EpochReport(3, 4, 0.5, 0.01, 0.9712, 0.1234, 125.0))
+        show(EpochReport(4, 4, 0.5, 0.01, 0.9812, 0.1134, 0.0))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "epoch 3/4: validation score 97.12 %, loss 0.123, 2 min left",
+        "epoch 4/4: validation score 98.12 %, loss 0.113",
+    ]
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_what_was_reached_is_shown_and_whether_it_was_before(capsys, tmp_path, anew):
+    reached = Interval(0.975, 0.96, 0.99)
+    display.show_trained(Trained(FilterSchedule((8, 16)), 60, reached, "accuracy", 1539, tmp_path, anew, "no package"))
+    out, err = capsys.readouterr()
+    assert "8-16 after 60 epochs: test accuracy 97.50 % (95 % interval over 1,539 images 96.00 % to" in out
+    assert f"model    {tmp_path}" in out
+    assert ("trained before" in err) == (not anew)
+    assert "no model.onnx: no package" in err

@@ -95,6 +95,8 @@ def test_a_network_that_cannot_be_converted_is_told_in_one_line():
     with pytest.raises(OnnxError, match="PyTorch's exporter could not convert it") as raised:
         to_onnx(model_of(_Choosing()), images(2), 1105, 6272)
     assert "\n" not in str(raised.value)
+    assert "data-dependent" in str(raised.value)
+    assert "\x1b" not in str(raised.value)
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
