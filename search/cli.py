@@ -288,35 +288,53 @@ def report(study: StudyName) -> None:
 
 @app.command()
 def export(study: StudyName) -> None:
-    """Write the best confirmed candidate of each budget as files: configuration, weights, model card.
+    """Write the best confirmed candidate of each budget as files, and all schedules tried as leaderboard.csv.
 
     Example: filter-search export studies/digits
     """
+    import torch
+
+    from search import leaderboard
     from search.export import export_best
     from search.findings import by_budget, conclude
+    from search.livedisplay import out
+    from search.report import write_report
     from search.worker import make_evaluator
 
     plan, storage, where = _opened(study)
     findings = conclude(plan, storage)
     if not by_budget(findings.findings):
         raise ConfigError(_not_confirmed(storage, where))
-    for path in export_best(plan, findings, where, make_evaluator(plan)):
+    torch.set_num_threads(1)  # as in a worker, so that the weights are those of its run
+    written = export_best(plan, findings, where, make_evaluator(plan))
+    write_report(where, findings, storage)  # it shows what the export saw
+    entries = leaderboard.write(where, findings, storage)
+    out.print(leaderboard.tables(entries))
+    out.print(leaderboard.note(entries, where, plan.config.confirm.confidence), markup=False)
+    for path in written:
         typer.echo(path)
 
 
 @app.command()
 def train(
     best: Annotated[Path, typer.Argument(metavar="BEST", help="A folder below a study's best/.", show_default=False)],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint if there is one.")] = False,
+    logger: Annotated[
+        str | None,
+        typer.Option(
+            "--logger", metavar="NAME", help="csv, tensorboard, or package.module:Class.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Train an exported candidate at full fidelity and score it on the test split.
 
-    Example: filter-search train studies/digits/best/params-1500
+    Example: filter-search train studies/digits/best/params-1500 --logger csv
     """
     from search import display
-    from search.export import train_best
+    from search.fulltraining import train_best
 
-    with display.epochs() as on_epoch:
-        trained = train_best(best, on_epoch)
+    with display.epochs() as show:
+        trained = train_best(best, show, resume=resume, logger=logger)
     display.show_trained(trained)
 
 

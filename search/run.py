@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from optuna.trial import TrialState
 
-from search import configfile, folder, study
+from search import configfile, folder, leaderboard, study
 from search.cases import (
     Case,
     Exploration,
@@ -154,6 +154,7 @@ def run_study(
         if findings and not complete and plan.config.table is None:  # which has no weights
             torch.set_num_threads(1)  # as in a worker: on networks this small a second thread costs time
             export_best(plan, findings, where, make_evaluator(plan), interrupted=lambda: stop.signal is not None)
+            write_report(where, findings, storage)  # again: it shows what the export saw
         if findings and plan.exhaustive:
             standing = exact_standings(findings)
         else:
@@ -219,6 +220,7 @@ def write_outcome(plan: StudyPlan, storage: Storage, where: Path) -> Findings | 
         return None
     findings = exact_findings(plan) if plan.exhaustive else conclude(plan, storage)
     write_verdict(where, findings)
+    leaderboard.write(where, findings, storage)
     write_report(where, findings, storage)
     return findings
 
