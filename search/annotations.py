@@ -96,13 +96,17 @@ def annotations(storage: Storage, findings: "Findings") -> Annotations:
         "probe": storage.trials("probe"),
     }
     complete = [TrialPoint.of(trial) for trial in trials["search"] if trial.state is TrialState.COMPLETE]
-    plots = {each.name: _titled(each) for each in pictures(findings, complete)}
-    return Annotations(Moment.of(trials), "\n\n".join(_note(storage, findings)), plots)
+    shown = list(pictures(findings, complete))
+    note = "\n\n".join([*_note(storage, findings), *_readings(shown)])
+    return Annotations(Moment.of(trials), note, {each.name: _fitted(each) for each in shown})
 
 
-def _titled(picture: "Picture") -> str:
-    """A picture's figure as JSON, with the title a page of its own would give it."""
+def _fitted(picture: "Picture") -> str:
+    """A picture as JSON, with its title, and as high as the place it is shown in, which cuts off what is higher."""
     figure = picture.plot()
+    margin = figure.layout.margin.t or 40
+    title = {"text": picture.title, "x": 0.02, "y": 0.99, "yref": "container", "yanchor": "top", "font": {"size": 16}}
+    figure.update_layout(height=None, title=title, margin_t=margin + 30)
     text: str = figure.to_json()
     return text
 
@@ -210,3 +214,9 @@ def _best(storage: Storage, findings: "Findings") -> str:
         rows.append(f"| {within} | {found.schedule} | {wording.percent(found.accuracy)} |")
     rows += ["", "The highest of many noisy scores is mostly luck: what is confirmed comes after the search."]
     return "\n".join(rows)
+
+
+def _readings(shown: "Sequence[Picture]") -> Iterator[str]:
+    if shown:
+        yield "## How to read the pictures"
+        yield "\n".join(f"- {each.title}: {each.reading}" for each in shown)

@@ -10,7 +10,7 @@ from typing import BinaryIO, NoReturn
 
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-_SHOWN = ("report.html", "verdict.json", "trials.csv", "runs.csv", "config.yaml", "environment.json")
+_SHOWN = ("report.html", "verdict.json", "trials.csv", "runs.csv")
 _FOLDERS = ("figures", "best")
 _REFUSED = "the files of a study folder are read only here"
 
@@ -40,7 +40,11 @@ class FolderArtifacts:
         for name in _FOLDERS:
             for root, folders, files in os.walk(self._folder / name):  # which does not follow links
                 folders.sort()
-                kept = (Path(root, file) for file in sorted(files) if not file.startswith("."))
+                kept = (
+                    Path(root, file)
+                    for file in sorted(files)
+                    if not file.startswith(".") and not file.endswith(".svg")
+                )
                 yield from (path.relative_to(self._folder) for path in kept if _is_plain(path))
 
     def open_reader(self, artifact_id: str) -> BinaryIO:

@@ -20,6 +20,8 @@ from search import study
 from search.annotations import Annotations, Moment
 from search.config import StudyConfig
 from search.dashboard.artifacts import FolderArtifacts
+from search.dashboard.mirror import Mirror
+from search.dashboard.page import Page
 from search.dashboard.view import Seen, View, Viewer
 from search.errors import StorageError
 from search.study import PURPOSES, Storage
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 _PAUSE_SECONDS = 2.0
 _SHARE = 10  # a look that took long is followed by that many times its length of leaving the storage alone
+_ABOUT_STUDIES = ("/api/", "/artifacts/", "/csv/")
 _PATIENCE_SECONDS = 60.0  # how long a first visitor waits for the first view
 
 # One row for each state of each study, and one for each note: what changes when anything shown does.
@@ -56,6 +59,7 @@ class Live:
         self._artifacts = FolderArtifacts(folder)
         self._viewer = Viewer(config, self._artifacts)
         self._writer = wsgi(storage.backend) if edits else None
+        self._page = Page(wsgi(Mirror(())), edits=edits)
         self._view: View | None = None
         self._seen: object = None
         self._ready, self._stop, self._hurry = threading.Event(), threading.Event(), threading.Event()
@@ -83,6 +87,8 @@ class Live:
             answer: Iterable[bytes] = self._writer(environ, start)
             self._hurry.set()
             return answer
+        if not environ["PATH_INFO"].startswith(_ABOUT_STUDIES):  # which a browser loads while the study is being read
+            return self._page(environ, start)
         self._ready.wait(_PATIENCE_SECONDS)
         if self._view is None:
             start("503 Service Unavailable", [("Content-Type", "text/plain; charset=utf-8"), ("Retry-After", "10")])

@@ -1,7 +1,7 @@
 """Makes a study's words and pictures, writes them as JSON and ends: `python -m search.dashboard.painter FOLDER`.
 
-A process of its own: what they need (torch, the surrogate, two plotting libraries) takes seconds to load and a gigabyte of memory, none of
-which the server should hold, and works at the lowest priority, since a search may be running beside it.
+A process of its own: what they need (torch, the surrogate, two plotting libraries) takes seconds to load and much
+memory, none of which the server should hold, and works at low priority, since a search may be running.
 """
 
 import json
@@ -23,7 +23,7 @@ from search.study import guarded, load
 
 def main() -> None:
     """Make them for the study folder given as the only argument."""
-    os.nice(19)
+    os.nice(10)
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
     try:

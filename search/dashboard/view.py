@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _METRIC_NAMES = "study:metric_names"  # where `Study.set_metric_names` keeps them
 _TRIAL_NOTE = re.compile(r"dashboard:\d+:note_")
-_DETAIL = re.compile(r"/api/studies/(\d+)/?")
+_ASKED = re.compile(r"/api/studies/(\d+)(/param_importances)?/?")
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,12 @@ class Detail:
     Attributes:
         about: The study without its trials, as a JSON object.
         trials: Each trial as JSON.
+        has_params: Whether its trials have parameters.
     """
 
     about: str
     trials: Sequence[str]
+    has_params: bool
 
     def after(self, count: int) -> bytes:
         """The answer for a page that has the first `count` trials already."""
@@ -82,12 +84,13 @@ class View:
 
     def __call__(self, environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
         """Answer one request."""
-        asked = _DETAIL.fullmatch(environ["PATH_INFO"]) if environ["REQUEST_METHOD"] == "GET" else None
+        asked = _ASKED.fullmatch(environ["PATH_INFO"])
         detail = self.details.get(int(asked[1])) if asked else None
         after = parse_qs(environ.get("QUERY_STRING", "")).get("after", ["0"])[0]
-        if detail is None or not after.isdecimal():
+        if asked is None or detail is None or not after.isdecimal() or (asked[2] and detail.has_params):
             return self.inner(environ, start)
-        body = detail.after(int(after))
+        # Optuna's divides by the number of parameters, and confirmation runs have none.
+        body = b'{"param_importances": [[]]}' if asked[2] else detail.after(int(after))
         start("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
         return [body]
 
@@ -133,7 +136,7 @@ class Viewer:
             if purpose == "search":
                 self._add(detail, painted, known, moment)
             trials = [json.dumps(trial) for trial in detail.pop("trials")]
-            details[study_id] = Detail(json.dumps(detail), trials)
+            details[study_id] = Detail(json.dumps(detail), trials, bool(detail["union_search_space"]))
         return View(inner, details, moment, moment.outdates(current))
 
     def _tell(
