@@ -84,7 +84,7 @@ def _sensitivity_heading(found: Sensitivity) -> str:
 
 def _interval_plot(rows: _Rows, axis: str, margin: float) -> go.Figure:
     """Rows from top to bottom, each interval in the colour and mark of its side of the margin."""
-    figure = blank(135 + 27 * len(rows.lines))
+    figure = blank(165 + 27 * len(rows.lines))
     for outcome in OUTCOMES:
         own = [(y, line) for y, line in enumerate(rows.lines) if line.interval and line.side == outcome]
         intervals = [line.interval for _, line in own if line.interval]
@@ -109,7 +109,7 @@ def _interval_plot(rows: _Rows, axis: str, margin: float) -> go.Figure:
     figure.add_vrect(0, 100 * margin, fillcolor=BAND, line_width=0, layer="below")
     figure.add_vline(0, line={"color": INK, "width": 1.2})
     figure.add_vline(100 * margin, line={"color": INK, "width": 1, "dash": "dash"})
-    figure.update_xaxes(title=f"{axis}; grey: within the margin of {number(margin)}", zeroline=False)
+    figure.update_xaxes(title=f"{axis};<br>grey: within the margin of {number(margin)}", zeroline=False)
     headings = [(y, line.label) for y, line in enumerate(rows.lines) if line.interval is None]
     for y, label in headings:
         said = {"xref": "paper", "x": 0, "xanchor": "left", "showarrow": False, "xshift": -160, "align": "left"}
@@ -122,7 +122,7 @@ def _interval_plot(rows: _Rows, axis: str, margin: float) -> go.Figure:
         showgrid=False,
         zeroline=False,
     )
-    figure.update_layout(margin={"l": 165})
+    figure.update_layout(margin={"l": 165, "b": 110})
     return figure
 
 

@@ -26,6 +26,7 @@ from search.figures import TrialPoint
 from search.findings import Confirmed, Finding, Findings, by_budget
 from search.folder import make, write_whole
 from search.growth import BestRatio
+from search.laywording import how_sure, plain_answer, use_sentence
 from search.memorytable import memory_table
 from search.pages import fill
 from search.pictures import Picture, pictures
@@ -136,7 +137,9 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
         "plan": findings.plan,
         "config": findings.plan.config,
         "question": findings.plan.config.question,
-        "answer": wording.answer(findings.findings),
+        "answer": plain_answer(findings),
+        "uses": [use_sentence(finding, findings.plan.config.confirm) for finding in findings.findings],
+        "sure": how_sure(findings),
         "cards": [_card(findings, finding) for finding in findings.findings],
         "forecast_note": wording.forecast_note(findings.findings),
         "pictures": {each.name: each for each in shown},
@@ -164,9 +167,10 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
 
 
 def _write_picture(folder: Path, picture: Picture) -> Shown:
-    svg = drawing.to_svg(picture.draw())
+    figure = picture.draw()
+    svg = drawing.to_svg(figure)
     write_whole(folder / "figures" / f"{picture.name}.svg", svg)
-    write_whole(folder / "figures" / f"{picture.name}.png", drawing.to_png(picture.draw()))
+    write_whole(folder / "figures" / f"{picture.name}.png", drawing.to_png(figure))
     uri = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
     return Shown(picture.name, picture.title, uri, picture.alt, picture.reading, _in_page(picture.plot().to_json()))
 

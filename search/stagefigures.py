@@ -76,7 +76,7 @@ def stages(bars: Sequence[StageBars]) -> Figure:
             places = np.arange(len(each.best))
             for schedule, offset, colour in ((each.rule, -0.2, GREY), (each.best, 0.2, BLUE)):
                 drawn = axes.bar(places + offset, schedule.filters, 0.38, color=colour)
-                axes.bar_label(drawn, padding=1, fontsize=8.5)
+                axes.bar_label(drawn, padding=1, fontsize=9)
             axes.set_xticks(places, [f"stage {number + 1}" for number in places])
             axes.tick_params(axis="x", length=0)
             axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))

@@ -77,6 +77,8 @@ class Surrogate:
     _weights: NDArray[np.float64] = field(repr=False)
     _centre: float
     _scale: float
+    # A study asks about the same schedules again and again, and thousands of runs make an answer take seconds.
+    _predicted: dict[bytes, tuple[float, float]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def fit(cls, filters: NDArray[np.int64], accuracy: NDArray[np.float64], seed: int) -> Self:
@@ -118,10 +120,15 @@ class Surrogate:
         Returns:
             Two arrays of shape `(m,)`, fractions.
         """
-        blocks = [self._predict_block(filters[i : i + _BLOCK]) for i in range(0, len(filters), _BLOCK)]
-        if not blocks:
-            return np.empty(0), np.empty(0)
-        return np.concatenate([mean for mean, _ in blocks]), np.concatenate([sd for _, sd in blocks])
+        rows = [row.tobytes() for row in np.ascontiguousarray(filters, np.int64)]
+        fresh = {row: place for place, row in enumerate(rows) if row not in self._predicted}
+        places = list(fresh.values())
+        for start in range(0, len(places), _BLOCK):
+            block = filters[places[start : start + _BLOCK]]
+            for row, *predicted in zip(list(fresh)[start : start + _BLOCK], *self._predict_block(block), strict=True):
+                self._predicted[row] = (float(predicted[0]), float(predicted[1]))
+        known = np.array([self._predicted[row] for row in rows]).reshape(-1, 2)
+        return known[:, 0], known[:, 1]
 
     def draws(self, filters: NDArray[np.int64], n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """Joint draws of the schedules' mean accuracies.

@@ -6,12 +6,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from planted_findings import make_findings, make_plan
 
-from search import drawing, figures, probefigures, ratiofigures
-from search.cost import COST_NAMES
+from search import drawing, figures, probefigures, ratiofigures, stagefigures
+from search.cost import COST_NAMES, Costs
 from search.figures import TrialPoint
 from search.findings import Findings
+from search.schedule import FilterSchedule
 
-_POINTS = [TrialPoint("doubling", 900, 0.97), TrialPoint("uniform", 700, 0.96), TrialPoint("band", 400, 1.0)]
+
+def _point(origin, cost, accuracy):
+    return TrialPoint(origin, FilterSchedule((4, 8)), Costs(cost, cost, cost, cost), accuracy)
+
+
+_POINTS = [_point("doubling", 900, 0.97), _point("uniform", 700, 0.96), _point("band", 400, 1.0)]
 
 
 def _texts(figure):
@@ -37,6 +43,7 @@ def _overlapping(figure):
 
 
 _DRAWN = {
+    "stages": lambda findings: stagefigures.stages(stagefigures.stage_bars(findings, _POINTS)),
     "confirmation": figures.confirmation,
     "ratios": ratiofigures.ratios,
     "falloff": ratiofigures.falloff,
@@ -104,7 +111,7 @@ def test_a_study_before_its_first_look_can_be_drawn(early):
     assert "no look yet" in said
 
 
-@pytest.mark.parametrize("points", [[], _POINTS[:1], [TrialPoint("band", 5, 0.0), TrialPoint("band", 5, 0.0)]])
+@pytest.mark.parametrize("points", [[], _POINTS[:1], [_point("band", 5, 0.0), _point("band", 5, 0.0)]])
 def test_few_trials_can_be_drawn(plan, points):
     nothing = Findings(plan, (), (), None)
     for cost in COST_NAMES:

@@ -1,4 +1,5 @@
 import base64
+import gzip
 import itertools
 import json
 import re
@@ -43,7 +44,7 @@ class _Page(HTMLParser):
             self.faults.append(f"</{tag}> closes another tag")
 
     def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.words.append(data)
 
     @property
@@ -80,7 +81,8 @@ def test_a_page_that_does_not_nest_would_be_noticed():
 def test_the_answer_comes_first_and_every_verdict_is_told(written):
     text = _Page(written.read_text()).text
     start = text.index("Is doubling the filters at every stage near-optimal?")
-    assert text.index("Doubling is not near-optimal within 1,500 parameters") < start + 200
+    assert text.index("Doubling costs accuracy within 1,500") < start + 200
+    assert start < text.index("What to use") < text.index("Verdicts")
     for said in ("✗ not near-optimal", "✓ near-optimal", "? undecided", "filter-search run x.yaml", "2 cores"):
         assert said in text
     assert "probability of 12 %" in text
@@ -128,17 +130,28 @@ def test_numbers_and_schedules_do_not_break(written):
     assert '<span class="schedule">8-8-8</span>' in page
 
 
-def test_the_page_loads_nothing_and_runs_nothing(written):
+def test_the_page_loads_nothing_from_elsewhere(written):
     page = written.read_text()
     assert "http://" not in page
     assert "https://" not in page
-    assert "<script" not in page
     assert "url(" not in page
+    assert "default-src 'none'" in page
+
+
+def test_plots_are_data_that_a_browser_can_read_and_plotly_comes_along(written):
+    page = written.read_text()
+    plots = re.findall(r'<script type="application/json" id="plot-([a-z-]+)-data">(.*?)</script>', page)
+    assert len(plots) == 9
+    for name, text in plots:
+        assert json.loads(text)["data"], name
+        assert f'id="plot-{name}" role="img"' in page
+    packed = re.search(r'id="plotly">([^<]+)<', page)[1]
+    assert b"plotly.js v" in gzip.decompress(base64.b64decode(packed))[:200]
 
 
 def test_every_figure_is_inline_has_words_and_lies_beside_the_page(written):
     images = _Page(written.read_text()).all("img")
-    assert len(images) == 8
+    assert len(images) == 9
     for image in images:
         assert len(image["alt"]) > 40
         kind, _, content = image["src"].partition(",")
@@ -154,7 +167,7 @@ def test_every_figure_is_inline_has_words_and_lies_beside_the_page(written):
         "learning-rates.png",
         "accuracy-memory.png",
     } <= names
-    assert len(names) == 16
+    assert len(names) == 18
 
 
 def test_the_same_study_gives_the_same_page(written, findings, storage_of_plan):
@@ -169,11 +182,15 @@ def test_what_a_user_wrote_is_text_and_never_markup(findings, storage_of_plan, t
     data = replace(findings.plan.data, name=hostile)
     (tmp_path / "environment.json").write_text(json.dumps({"command": hostile}))
     plan = replace(findings.plan, config=config, source=data)
-    page = _Page(write_report(tmp_path, replace(findings, plan=plan), storage_of_plan).read_text())
+    path = write_report(tmp_path, replace(findings, plan=plan), storage_of_plan)
+    page = _Page(path.read_text())
     assert page.faults == []
-    assert page.all("script") == []
+    kinds = {attrs.get("type") for attrs in page.all("script")}
+    assert kinds == {"application/json", "application/octet-stream", None}
+    assert len([attrs for attrs in page.all("script") if "type" not in attrs]) == 1
     assert all("onerror" not in attrs for _, attrs in page.tags)
     assert hostile in page.text
+    assert "alert(1)" not in "".join(re.findall("<script.*?</script>", path.read_text(), re.DOTALL))
 
 
 @pytest.mark.parametrize("content", [None, "{not json", "[1]", "{}"])
@@ -183,9 +200,9 @@ def test_a_study_without_findings_or_environment_still_has_a_page(plan, storage_
     path = write_report(tmp_path, Findings(plan, (), (), None), storage_of_plan)
     page = _Page(path.read_text())
     assert page.faults == []
-    assert "Nothing is decided yet" in page.text
+    assert "Nothing is known yet" in page.text
     assert "Verdicts" not in page.text
-    assert len(page.all("img")) == 4
+    assert len(page.all("img")) == 5
 
 
 def test_a_study_before_its_first_look_and_without_a_surrogate(early, storage_of_plan, tmp_path):

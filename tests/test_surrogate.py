@@ -135,17 +135,26 @@ def test_a_few_repeats_do_not_pass_for_the_noise_of_all():
 # ---- laws
 
 
-def test_the_order_of_runs_does_not_matter(surrogate):
+def test_the_order_of_runs_does_not_matter():
     filters, accuracy = runs(0)
     order = np.random.default_rng(1).permutation(len(filters))
     shuffled = Surrogate.fit(filters[order], accuracy[order], seed=0)
-    np.testing.assert_array_equal(shuffled.predict(POOL[:100]), surrogate.predict(POOL[:100]))
+    np.testing.assert_array_equal(shuffled.predict(POOL[:100]), fit(0).predict(POOL[:100]))
 
 
-def test_the_global_seed_does_not_matter(surrogate):
+def test_what_was_asked_before_changes_a_prediction_by_rounding_only():
+    asked, fresh = fit(0), fit(0)
+    asked.predict(POOL[50:80])
+    np.testing.assert_allclose(asked.predict(POOL[:100]), fresh.predict(POOL[:100]), rtol=1e-9)
+    np.testing.assert_array_equal(asked.predict(POOL[:100]), asked.predict(POOL[:100]))
+    assert asked.predict(POOL[:0])[0].shape == (0,)
+
+
+def test_the_global_seed_does_not_matter():
+    before = fit(0)
     np.random.seed(3)  # noqa: NPY002 # the global seed is what must not matter
     again = fit(0)
-    np.testing.assert_array_equal(again.predict(POOL[:100]), surrogate.predict(POOL[:100]))
+    np.testing.assert_array_equal(again.predict(POOL[:100]), before.predict(POOL[:100]))
     first, second = (again.draws(POOL[:5], 3, np.random.default_rng(9)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
