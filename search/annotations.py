@@ -5,11 +5,13 @@ shows them from the study itself, so `optuna-dashboard` on the bare storage does
 """
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from optuna_dashboard import get_note, save_note, save_plotly_graph_object
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:  # what makes findings takes seconds to load, and the dashboar
     from search.pictures import Picture
 
 _KEPT = "annotated"
+_LARGEST_PLOT = 250_000  # characters; some 2,000 trials
 _GROWTH = 1.1  # more runs than that many times those before are worth new pictures
 
 
@@ -81,7 +84,9 @@ class Annotations:
 
 def annotate(storage: Storage, findings: "Findings") -> None:
     """Keep the words and pictures of findings in their studies."""
-    storage.search.set_metric_names(objective_names(findings.plan.config))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # since Optuna 3.2, and the dashboard asks for it
+        storage.search.set_metric_names(objective_names(findings.plan.config))
     keep(storage.search, annotations(storage, findings))
 
 
@@ -124,16 +129,22 @@ def objective_names(config: StudyConfig) -> list[str]:
 
 
 def keep(study: optuna.Study, made: Annotations) -> None:
-    """Save annotations in an Optuna study; a note that somebody edited since is left as it is."""
+    """Save annotations in an Optuna study; a note that somebody edited since is left as it is.
+
+    Large pictures are left out: a storage takes 2,000 characters at a time, and Optuna's dashboard looks through all
+    of those once for every trial.
+    """
     known: dict[str, Any] = study.user_attrs.get(_KEPT, {})
     if not is_edited(get_note(study), known) and made.note != get_note(study):
         save_note(study, made.note)
-    digests = {name: _digest(plot) for name, plot in made.plots.items()}
-    for name, plot in made.plots.items():
+    small = {name: plot for name, plot in made.plots.items() if len(plot) <= _LARGEST_PLOT}
+    digests = {name: _digest(plot) for name, plot in small.items()}
+    for name, plot in small.items():
         if digests[name] != known.get("plots", {}).get(name):
             # It takes what a figure says of itself as JSON and no more, so none is built to say it again.
             save_plotly_graph_object(study, cast("Any", _Plot(plot)), graph_object_id=plot_id(name))
-    study.set_user_attr(_KEPT, {"moment": asdict(made.moment), "note": _digest(made.note), "plots": digests})
+    about = {"note": _digest(made.note), "plots": digests, "whole": len(small) == len(made.plots)}
+    study.set_user_attr(_KEPT, {"moment": asdict(made.moment)} | about)
 
 
 def kept(attrs: Mapping[str, Any]) -> Mapping[str, Any]:

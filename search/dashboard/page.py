@@ -1,7 +1,8 @@
 """The dashboard's page as we serve it: Optuna's own, with a style of ours laid over it."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -49,7 +50,8 @@ class Page:
             began[:] = answer
             return lambda _: None
 
-        body = b"".join(self._inner(environ, keep)).replace(b"</head>", self._head)
+        with closing(cast("Any", self._inner(environ, keep))) as answered:
+            body = b"".join(answered).replace(b"</head>", self._head)
         status, headers = began[:2]
         kept = [(name, value) for name, value in headers if name.lower() not in ("content-length", "last-modified")]
         start(status, [*kept, ("Content-Length", str(len(body))), ("Cache-Control", "no-store")])

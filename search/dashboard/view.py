@@ -74,7 +74,7 @@ class View:
         inner: Optuna's application over the mirror.
         details: By the id of the study.
         moment: How far the study was.
-        outdated: Whether its pictures are of an earlier moment, or not there.
+        outdated: Whether its pictures are of an earlier moment, or not all there.
     """
 
     inner: "WSGIApplication"
@@ -117,7 +117,7 @@ class Viewer:
         moment = Moment.of(seen.trials)
         known = kept(seen.studies["search"].user_attrs)
         current = Moment(**known["moment"]) if known else None
-        if painted is not None and current is not None and current.runs >= painted.moment.runs:
+        if painted is not None and current is not None and current.runs > painted.moment.runs:
             painted = None
         if painted is not None:
             current = painted.moment
@@ -137,7 +137,8 @@ class Viewer:
                 self._add(detail, painted, known, moment)
             trials = [json.dumps(trial) for trial in detail.pop("trials")]
             details[study_id] = Detail(json.dumps(detail), trials, bool(detail["union_search_space"]))
-        return View(inner, details, moment, moment.outdates(current))
+        partial = painted is None and not known.get("whole", False)
+        return View(inner, details, moment, partial or moment.outdates(current))
 
     def _tell(
         self, trials: Mapping[Purpose, Sequence[FrozenTrial]]
