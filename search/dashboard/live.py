@@ -92,7 +92,7 @@ class Live:
         self._ready.wait(_PATIENCE_SECONDS)
         if self._view is None:
             start("503 Service Unavailable", [("Content-Type", "text/plain; charset=utf-8"), ("Retry-After", "10")])
-            return [b"the study is still being read; reload in a moment\n"]
+            return [b"the study could not be read yet; reload in a moment\n"]
         return self._view(environ, start)
 
     def _keep_up(self) -> None:
@@ -105,10 +105,12 @@ class Live:
                 with study.guarded(self._folder):
                     self._look()
                 said = None
-            except StorageError as error:
+            except Exception as error:  # whatever it is, what was read before goes on being shown
+                self._ready.set()  # and nobody waits for what may never come
                 if str(error) != said:
                     said = str(error)
-                    sys.stderr.write(f"filter-search: {said}; what was read before is still shown\n")
+                    known = isinstance(error, StorageError)
+                    sys.stderr.write(f"filter-search: {said if known else f'unexpected {error!r}'}\n")
             if not gc.isenabled():
                 gc.freeze()
                 gc.enable()

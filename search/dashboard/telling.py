@@ -72,7 +72,7 @@ def _attributes(trial: FrozenTrial, budgets: Sequence[Budget]) -> dict[str, Any]
         attrs["accuracy_se"] = _standard_error(scores)
     if "runs" in kept:
         attrs["runs"] = len(kept["runs"])
-        attrs["wall_seconds"] = round(sum(run["wall_seconds"] for run in kept["runs"]), 3)
+        attrs["wall_seconds"] = round(sum(run.get("wall_seconds", 0.0) for run in kept["runs"]), 3)
     if "costs" in kept:
         costs = costs_of(trial)
         attrs |= {_NAMES[cost]: costs[cost] for cost in costs.known}
@@ -139,7 +139,7 @@ def _run_table(runs: Sequence[dict[str, Any]]) -> str:
     rows = ["| run | seed | accuracy | seconds |", "| ---: | ---: | ---: | ---: |"]
     for place, run in enumerate(runs[:_MOST_RUNS], start=1):
         gave = wording.percent(run["accuracy"]) if "accuracy" in run else run["reason"]
-        rows.append(f"| {place} | {run['seed']} | {gave} | {run['wall_seconds']:.2f} |")
+        rows.append(f"| {place} | {run['seed']} | {gave} | {run.get('wall_seconds', 0.0):.2f} |")
     return "\n".join(rows)
 
 
