@@ -5,7 +5,7 @@ import json
 import optuna
 import pytest
 from optuna_dashboard import get_note, save_note
-from planted_findings import make_plan
+from planted_findings import make_plan, make_storage
 
 from search import wording
 from search.annotations import Annotations, Moment, annotate, annotations, is_edited, keep, kept, objective_names
@@ -100,13 +100,15 @@ def test_every_value_has_a_name(objective, names):
 
 
 def test_a_storage_that_can_only_be_read_still_gets_its_report(plan, findings, monkeypatch, tmp_path):
-    from planted_findings import make_storage
-
     make_storage(plan, tmp_path)
     storage = load(tmp_path, plan.config.name)
     with storage.backend.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA query_only = ON")
+    monkeypatch.setattr("search.run.write_records", lambda *_: None)  # planted runs took no time
     monkeypatch.setattr("search.run.stored_cases", lambda _: [])
     monkeypatch.setattr("search.run.conclude", lambda *_: findings)
     assert write_outcome(plan, storage, tmp_path) is findings
     assert (tmp_path / "report.html").exists()
+    assert not kept(storage.search.user_attrs)
+    storage.backend.remove_session()
+    storage.backend.engine.dispose()
