@@ -67,8 +67,7 @@ class Live:
         self._painter = Painter(folder)
 
     def start(self) -> None:
-        """Begin to look."""
-        gc.disable()  # until the first look is over, which makes no waste: 5,000 trials are read in 0.9 s, not 1.9
+        """Begin to look; after the first look garbage is collected again."""
         self._thread.start()
 
     def end(self) -> None:

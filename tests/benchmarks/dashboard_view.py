@@ -23,13 +23,13 @@ def main() -> None:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             address = process.stdout.readline().strip()
-            print(f"address after {time.monotonic() - began:.2f} s")
+            sys.stdout.write(f"address after {time.monotonic() - began:.2f} s\n")
             for what in ("command", "page"):
                 page = browser.new_page()
                 began = time.monotonic() if what == "page" else began
                 page.goto(f"{address}/studies/1", wait_until="commit")
                 page.wait_for_selector("#plot-history .scatterlayer .point", state="attached", timeout=120_000)
-                print(f"{what} to plots: {time.monotonic() - began:.2f} s")
+                sys.stdout.write(f"{what} to plots: {time.monotonic() - began:.2f} s\n")
                 page.close()
         finally:
             process.send_signal(signal.SIGINT)
