@@ -287,6 +287,29 @@ def report(study: StudyName) -> None:
 
 
 @app.command()
+def dashboard(
+    study: StudyName,
+    host: Annotated[str, typer.Option("--host", help="Address to serve; beyond this machine a token is needed.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option("--port", help="Port to serve; 0 for any free one.")] = 8080,
+    allow_edit: Annotated[bool, typer.Option("--allow-edit", help="Let people write notes.")] = False,
+) -> None:
+    """Serve Optuna's dashboard over a study until stopped, also while it runs; nothing but notes can be changed.
+
+    Example: filter-search dashboard studies/digits
+    """
+    from search import configfile
+    from search.dashboard.server import serve
+    from search.folder import find
+    from search.study import load
+
+    where = find(study)
+    config = configfile.read(where / "config.yaml")
+    serve(where, config, load(where, config.name), host=host, port=port, edits=allow_edit, say=typer.echo)
+
+
+@app.command()
 def export(study: StudyName) -> None:
     """Write the best confirmed candidate of each budget as files, and all schedules tried as leaderboard.csv.
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -18,6 +18,7 @@ import torch
 from optuna.trial import TrialState
 
 from search import configfile, folder, leaderboard, study
+from search.annotations import annotate
 from search.cases import (
     Case,
     Exploration,
@@ -31,7 +32,7 @@ from search.cases import (
 from search.config import StudyConfig
 from search.confirm import choose_cases, enqueue_next, fit_surrogate
 from search.data import ImageData
-from search.errors import ConfigError, InterruptedStudyError, NoTrialError
+from search.errors import ConfigError, InterruptedStudyError, NoTrialError, StorageError
 from search.exact import exact_findings, exact_standings
 from search.export import export_best, is_exported
 from search.findings import Findings, conclude
@@ -222,6 +223,8 @@ def write_outcome(plan: StudyPlan, storage: Storage, where: Path) -> Findings | 
     write_verdict(where, findings)
     leaderboard.write(where, findings, storage)
     write_report(where, findings, storage)
+    with suppress(StorageError), study.guarded(where):  # a storage that can only be read still gets its report
+        annotate(storage, findings)
     return findings
 
 

@@ -44,11 +44,11 @@ def exported(request, tmp_path_factory, no_onnx):
 def test_every_budget_has_its_best_schedule_with_weights_of_the_first_confirmation_seed(exported):
     plan, evaluate, folders = exported
     assert [folder.name for folder in folders] == ["params-1500", "macs-40000", "activations-500"]
-    for folder, asked in zip(folders, evaluate.asked, strict=True):
+    for folder in folders:
         values = load((folder / "config.yaml").read_text(), "config.yaml")
         schedule = FilterSchedule.parse(values["schedule"])
         (seed,) = run_seeds(plan.config.seed, "confirm", schedule, 0, 1)
-        assert asked == (schedule, (seed,), plan.config.training.epochs, "test", True)
+        assert (schedule, (seed,), plan.config.training.epochs, "test", True) in evaluate.asked
         assert values["seed"] == seed
         assert values["confirmed"]["split"] == "test"
     assert load((folders[0] / "config.yaml").read_text(), "")["schedule"] == "8-8-8"
