@@ -50,7 +50,7 @@ def test_loading_runs_no_code_found_in_the_folder(folder):
 
 def test_the_package_has_it_under_its_own_name_without_loading_torch(folder):
     assert search.load_model is load_model
-    assert search.__all__ == ["load_model"]
+    assert "load_model" in search.__all__
     with pytest.raises(AttributeError, match="module 'search' has no attribute 'load_models'"):
         search.load_models  # noqa: B018 # asked for
     lazy = "import search, sys; assert 'torch' not in sys.modules"
