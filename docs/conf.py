@@ -1,0 +1,35 @@
+"""How Sphinx builds these pages: offline, from Markdown that is also readable as it stands."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+import generate  # noqa: E402 # found by the line above
+
+import search  # noqa: E402
+
+generate.write(HERE)
+
+project = "filter-search"
+author = "the filter-search project"
+version = release = search.__version__
+language = "en"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["README.md"]
+myst_heading_anchors = 3
+suppress_warnings = ["config.cache"]
+
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+# Types of other libraries, whose pages an offline build cannot link to.
+nitpick_ignore_regex = [(r"py:.*", r"(?!search\.).*")]
+
+html_theme = "furo"
+html_title = "filter-search"
+html_copy_source = False
+html_show_sphinx = False
+html_show_copyright = False
