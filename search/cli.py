@@ -154,12 +154,13 @@ def run(
 
     from search import display
     from search.check import count_workers
+    from search.livedisplay import live
     from search.plan import make_plan
     from search.run import run_study
     from search.study import load
 
     plan = make_plan(settings)
-    with display.live(not as_json) as show:
+    with live(settings, quiet=as_json) as show:
         ended = run_study(
             plan,
             where,
@@ -247,6 +248,7 @@ def confirm(
     """
     from search import configfile, display
     from search.check import count_workers
+    from search.livedisplay import live
     from search.plan import make_plan
     from search.run import explore
 
@@ -257,7 +259,7 @@ def confirm(
     more = looks or ("" if asked else ",".join(map(str, (*planned, 2 * planned[-1]))))
     asked += [f"confirm.looks=[{more}]"] * bool(more)
     terms = make_plan(configfile.override(plan.config, asked, _device_memory))
-    with display.live(not as_json) as show:
+    with live(terms.config, quiet=as_json) as show:
         standing = explore(plan, terms, where, workers=workers or count_workers(plan.config), show=show)
     if as_json:
         typer.echo((where / "verdict.json").read_text(), nl=False)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.progress import TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from search.cases import Standing
@@ -21,10 +21,12 @@ from search.cost import Budget, amount
 from search.datawording import classes_text, images_text, splits_text
 from search.evaluate import OnEpoch
 from search.folder import resume_command
+from search.livedisplay import PLAIN_SECONDS, best_table, duration, err, out, phase_text, standing_tables
 from search.probewording import terminal_lines
 from search.progress import Best, Progress
 from search.rules import Rule
 from search.settingwording import table_text
+from search.study import PURPOSES
 from search.wording import (
     counted,
     forecast_note,
@@ -41,84 +43,7 @@ if TYPE_CHECKING:  # what trains takes seconds to load, and `status` does not ne
     from search.findings import Findings
     from search.plan import StudyPlan
 
-_PLAIN_WIDTH = 110  # of a file or pipe, which has no width of its own
-
-
-def _console(stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False)
-    if not console.is_terminal:
-        console.width = _PLAIN_WIDTH
-    return console
-
-
-out = _console(stderr=False)
-err = _console(stderr=True)
-
-_PLAIN_SECONDS = 10.0
 _LABEL_WIDTH = 9
-_STYLES = {"near-optimal": "green", "not near-optimal": "bold magenta", "undecided": "yellow"}
-
-
-@contextmanager
-def live(show: bool) -> Iterator[Callable[[Progress], None]]:
-    """Progress on standard error: bars in a terminal, a line now and then elsewhere, nothing unless `show`."""
-    if not show:
-        yield lambda _: None
-    elif err.is_terminal:
-        with _bars() as bars:
-            yield bars
-    else:
-        yield _lines()
-
-
-@contextmanager
-def _bars() -> Iterator[Callable[[Progress], None]]:
-    columns = (TextColumn("{task.description:8}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn())
-    with Bars(*columns, console=err, transient=False) as bars:
-        search = bars.add_task("search", said="starting", total=None)
-        confirm = bars.add_task("confirm", said="after the search", total=None, start=False)
-        probe = bars.add_task("probe", said="after the verdicts", total=None, start=False)
-
-        def show(progress: Progress) -> None:
-            bars.update(search, completed=progress.finished, total=progress.trials, said=_said(progress, "search"))
-            if progress.phase != "search":
-                bars.stop_task(search)
-                bars.start_task(confirm)
-                total = progress.confirmations or None
-                bars.update(confirm, completed=progress.confirmed, total=total, said=_said(progress, "confirm"))
-            if progress.phase == "probe":
-                bars.stop_task(confirm)
-                bars.start_task(probe)
-                bars.update(probe, completed=progress.probed, total=progress.probes, said=_said(progress, "probe"))
-
-        yield show
-
-
-def _lines() -> Callable[[Progress], None]:
-    last = time.monotonic() - _PLAIN_SECONDS
-
-    def show(progress: Progress) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _PLAIN_SECONDS:
-            last = time.monotonic()
-            err.print(f"{progress.phase}: {_said(progress, progress.phase)}")
-
-    return show
-
-
-def _said(progress: Progress, phase: Literal["search", "confirm", "probe"]) -> str:
-    others = [(progress.out_of_memory, "out of memory"), (progress.given_up, "given up after crashes")]
-    if phase == progress.phase:
-        others = [(progress.running, "running"), *others]
-    match phase:
-        case "search":
-            said = f"{progress.finished}/{progress.trials} trials"
-            others.insert(-1, (progress.failed, "failed"))
-        case "confirm":
-            said = f"{progress.confirmed} of {progress.confirmations} runs queued so far"
-        case "probe":
-            said = f"{progress.probed} of {progress.probes} runs"
-    return ", ".join([said, *(f"{n} {word}" for n, word in others if n)])
 
 
 @contextmanager
@@ -133,7 +58,7 @@ def epochs() -> Iterator[OnEpoch]:
             nonlocal last
             said = f"validation score {percent(accuracy)}"
             bars.update(task, completed=epoch, said=said)
-            if not err.is_terminal and time.monotonic() - last >= _PLAIN_SECONDS:
+            if not err.is_terminal and time.monotonic() - last >= PLAIN_SECONDS:
                 last = time.monotonic()
                 err.print(f"epoch {epoch}: {said}")
             return False
@@ -251,39 +176,13 @@ def _rule_table(plan: StudyPlan) -> Table:
 
 def show_standings(standings: Sequence[Standing], config: StudyConfig) -> None:
     """One table of verdicts for each rule judged; fits 80 columns."""
-    for rule in dict.fromkeys(each.case.rule for each in standings):
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-        for heading in ("budget", str(rule), "acc.", "best", "acc.", "regret", "verdict"):
-            right = heading in ("acc.", "regret")
-            table.add_column(heading, justify="right" if right else "left", no_wrap=True)
-        for each in standings:
-            if each.case.rule == rule:
-                table.add_row(*_standing_cells(each))
+    for table in standing_tables(standings):
         out.print(table)
     known, confirm = all(each.verdict.exact for each in standings), config.confirm
     interval = "" if known else f" with its {confirm.confidence:.0%} interval"
     out.print(
         f"acc.: {'known' if known else 'test'} {score_text(config.training.score)} in %; regret in points{interval}; "
         f"margin {100 * confirm.margin:.2g} points"
-    )
-
-
-def _standing_cells(standing: Standing) -> tuple[str, ...]:
-    regret, outcome = standing.verdict.regret, standing.verdict.outcome
-    rule, best = (
-        "-" if accuracy is None else f"{100 * accuracy:.2f}"
-        for accuracy in (standing.rule_accuracy, standing.best_accuracy)
-    )
-    limits = f"{100 * regret.low:.2f}–{100 * regret.high:.2f}"  # noqa: RUF001 # a range is written with an en dash
-    verdict = f"[{_STYLES[outcome]}]{outcome}[/]"
-    return (
-        short_budget(standing.case.budget),
-        str(standing.case.schedule),
-        rule,
-        str(standing.best),
-        best,
-        limits,
-        verdict,
     )
 
 
@@ -345,23 +244,11 @@ def show_status(
     config: StudyConfig,
 ) -> None:
     """Progress, the best so far per budget, and the verdicts once there are cases."""
-    out.print(f"[bold]search[/]   {_said(progress, 'search')}")
-    if progress.confirmations:
-        out.print(f"[bold]confirm[/]  {_said(progress, 'confirm')}")
-    if progress.probes:
-        out.print(f"[bold]probe[/]    {_said(progress, 'probe')}")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("budget", "best so far", f"validation {score_text(config.training.score)}"):
-        table.add_column(heading, justify="right" if heading.startswith("validation") else "left")
-    for each in best:
-        table.add_row(short_budget(each.budget), each.schedule, f"{100 * each.accuracy:.2f} %")
-    out.print(table)
+    queued = progress.trials, progress.confirmations, progress.probes
+    for phase, jobs in zip(PURPOSES, queued, strict=True):
+        if jobs:
+            out.print(f"[bold]{phase:8}[/] {phase_text(progress, phase)}")
     if standings:
         show_standings(standings, config)
-
-
-def duration(seconds: float) -> str:
-    """A time for people."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    else:
+        out.print(best_table(best, config))

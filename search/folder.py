@@ -16,7 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import search
 from search.errors import ConfigError, StorageError
 
 STUDIES = Path("studies")
@@ -140,7 +139,7 @@ def environment(command: Sequence[str], seed: int, workers: int, device: str) ->
         "schema": 1,
         "command": shlex.join(command),
         "seed": seed,
-        "filter_search": search.__version__,
+        "filter_search": version("filter-search"),
         "commit": _commit(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in _PACKAGES},

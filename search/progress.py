@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
+from statistics import fmean, median
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from search.cost import Budget
 from search.study import PURPOSES, Purpose, Storage, accuracy_of, costs_of, is_finished, is_given_up, jobs
+
+_ENDS, _LEAST_GAPS = 32, 3  # the last ends a pace is told from, and the fewest gaps between them
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,7 @@ class Progress:
         trials: Trials in all.
         running: Jobs being carried out.
         failed: Finished trials that diverged or ran out of memory.
+        pruned: Finished trials that were stopped early.
         confirmed: Confirmation runs carried out.
         confirmations: Confirmation runs queued so far.
         probed: Probing runs carried out.
@@ -27,6 +32,7 @@ class Progress:
         given_up: Jobs that crashed too often; a resume tries them again.
         out_of_memory: Confirmation jobs and probes that did not fit in memory; they are not tried again.
         first_crash: How the first of those given up last ended, a line; None where none was.
+        seconds_left: Until what is queued is done, at the pace so far; None where nothing runs or no pace is known.
     """
 
     phase: Purpose
@@ -34,6 +40,7 @@ class Progress:
     trials: int
     running: int
     failed: int
+    pruned: int
     confirmed: int
     confirmations: int
     probed: int
@@ -41,6 +48,7 @@ class Progress:
     given_up: int
     out_of_memory: int
     first_crash: str | None
+    seconds_left: float | None
 
 
 @dataclass(frozen=True)
@@ -57,12 +65,14 @@ def progress(storage: Storage) -> Progress:
     trials, confirming, probing = (jobs(storage, purpose) for purpose in PURPOSES)
     searched = all(trial.state.is_finished() for trial in trials)
     given_up = [job for job in trials + confirming + probing if is_given_up(job)]
+    phase: Purpose = "probe" if probing else "confirm" if searched else "search"
     return Progress(
-        phase="probe" if probing else "confirm" if searched else "search",
+        phase=phase,
         finished=sum(map(is_finished, trials)),
         trials=len(trials),
         running=sum(job.state is TrialState.RUNNING for job in trials + confirming + probing),
         failed=sum(is_finished(trial) and trial.state is TrialState.FAIL for trial in trials),
+        pruned=sum(trial.state is TrialState.PRUNED for trial in trials),
         confirmed=_runs(confirming, TrialState.COMPLETE),
         confirmations=_runs(confirming, *TrialState),
         probed=_runs(probing, TrialState.COMPLETE),
@@ -70,7 +80,23 @@ def progress(storage: Storage) -> Progress:
         given_up=len(given_up),
         out_of_memory=sum(job.user_attrs.get("reason") == "oom" for job in confirming + probing),
         first_crash=_told_by(given_up[0].user_attrs["detail"]) if given_up else None,
+        seconds_left=_seconds_left({"search": trials, "confirm": confirming, "probe": probing}[phase]),
     )
+
+
+def _seconds_left(found: Sequence[FrozenTrial]) -> float | None:
+    """The jobs still to end times the usual time between two ends.
+
+    Of the last ends only, since schedules differ in size and workers come and go; a gap ten times the median is a
+    study that stood still, not its pace. It misleads while the first jobs run and where the last ones are the longest.
+    """
+    ends = sorted(job.datetime_complete for job in found if job.datetime_complete)[-_ENDS:]
+    gaps = [(after - before).total_seconds() for before, after in pairwise(ends)]
+    running = any(job.state is TrialState.RUNNING for job in found)
+    if not running or len(gaps) < _LEAST_GAPS:
+        return None
+    usual = [gap for gap in gaps if gap <= 10 * max(median(gaps), 0.01)]
+    return fmean(usual) * sum(not job.state.is_finished() for job in found)
 
 
 def _told_by(detail: str) -> str:

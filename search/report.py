@@ -8,7 +8,7 @@ import base64
 import gzip
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from markupsafe import Markup
 from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
 
-from search import drawing, probewording, wording
+from search import drawing, probewording, sight, wording
 from search.cost import CostName, Costs, amount
 from search.datawording import classes_text, images_text, splits_text
 from search.figures import TrialPoint
@@ -58,6 +58,17 @@ class Shown:
     alt: str
     reading: str
     plot: Markup
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the filters of one budget's networks see, on the page; no picture where none could be looked into."""
+
+    budget: str
+    uri: str | None
+    alt: str
+    reading: str
+    sentences: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -153,6 +164,8 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
         "fidelity": [_fidelity_row(check) for check in findings.fidelity_checks],
         "fidelity_warnings": list(filter(None, map(probewording.fidelity_warning, findings.fidelity_checks))),
         "memory": memory_table(findings.plan.cost_model, storage),
+        "sights": list(_sights(folder, findings)),
+        "caution": sight.CAUTION,
         "data_text": None if findings.plan.config.table else _data_text(findings),
         "progress": progress(storage),
         "environment": _environment(folder),
@@ -173,6 +186,19 @@ def _write_picture(folder: Path, picture: Picture) -> Shown:
     write_whole(folder / "figures" / f"{picture.name}.png", drawing.to_png(figure))
     uri = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
     return Shown(picture.name, picture.title, uri, picture.alt, picture.reading, _in_page(picture.plot().to_json()))
+
+
+def _sights(folder: Path, findings: Findings) -> Iterator[Sight]:
+    """What the last export saw, where it is of the schedules that are best now."""
+    for budget, best in by_budget(findings.findings).items():
+        seen = sight.sight_of(folder, budget)
+        if seen is None or seen.networks[0].schedule != best.schedule:
+            continue
+        path, uri = folder / "figures" / f"{seen.figure}.png", None
+        if seen.figure and path.is_file():
+            uri = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        said = sight.alt_text(seen), sight.reading(seen), tuple(sight.sentences(seen))
+        yield Sight(wording.short_budget(budget), uri, *said)
 
 
 @cache

@@ -111,7 +111,7 @@ def run_study(
     workers: int,
     resume: bool,
     command: Sequence[str],
-    show: Callable[[Progress], None],
+    show: Callable[[Storage], None],
 ) -> Ended:
     """Run a study to its verdict and write its folder.
 
@@ -164,7 +164,7 @@ def run_study(
 
 
 def explore(
-    plan: StudyPlan, terms: StudyPlan, where: Path, *, workers: int, show: Callable[[Progress], None]
+    plan: StudyPlan, terms: StudyPlan, where: Path, *, workers: int, show: Callable[[Storage], None]
 ) -> list[Standing]:
     """Judge a finished study on other terms, with further runs where they are needed.
 
@@ -298,7 +298,7 @@ class Launch:
     storage: Storage
     workers: Workers
     stop: Stop
-    show: Callable[[Progress], None]
+    show: Callable[[Storage], None]
 
     def carry_out(self) -> None:
         """Search, confirm and probe, then let the workers end; whatever stops it, nothing is left running."""
@@ -366,5 +366,5 @@ class Launch:
 
     def _tend(self) -> None:
         self.workers.tend(self.storage)
-        self.show(progress(self.storage))
+        self.show(self.storage)
         time.sleep(_POLL_SECONDS)

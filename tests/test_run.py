@@ -105,8 +105,8 @@ def test_a_stopped_search_leaves_what_is_finished(tmp_path):
     study.enqueue_missing(storage, plan.proposals())
     stop = Stop(None)
 
-    def after_five(progress):
-        if progress.finished == 5:
+    def after_five(storage):
+        if progress(storage).finished == 5:
             stop.catch(2, None)
 
     launch = Launch(plan, storage, InlineWorkers(plan, Planted(peaked(2, 0.02)), storage), stop, after_five)
