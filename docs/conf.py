@@ -17,16 +17,14 @@ author = "the filter-search project"
 version = release = search.__version__
 language = "en"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["README.md"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "kept_studies"]
 myst_heading_anchors = 3
-suppress_warnings = ["config.cache"]
 
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
-# Types of other libraries, whose pages an offline build cannot link to.
-nitpick_ignore_regex = [(r"py:.*", r"(?!search\.).*")]
+# Types that have no page: those of other libraries, which an offline build cannot reach, and internal ones.
+nitpick_ignore_regex = [(r"py:.*", r"(?!search\.(Search|Study|load_\w+)$).*")]
 
 html_theme = "furo"
 html_title = "filter-search"

@@ -28,8 +28,8 @@ On the command line `--set` changes one value, list entries by their number from
 
     --set confirm.margin=0.01 --set filters.stages.0.high=32
 
-All keys decide results and are fixed once a study has begun, but for those under [compute](#compute). Ranges of numbers
-include their ends unless they say above or below.
+All keys decide results and are fixed once a study has begun, but for those under [compute](#compute). Ranges of
+numbers include their ends unless they say above or below.
 """
 _COMMANDS = """\
 # Commands

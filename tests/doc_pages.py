@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -18,7 +19,9 @@ LATER = "begins where the [tutorial]"
 _FENCE = re.compile(r"^(`{3,})(\S*)[^\n]*\n(.*?)^\1[ \t]*$", re.M | re.S)
 _SAVED = re.compile(r"\bsave\b[^.]*\bas\s+`([^`]+)`:$", re.I)
 _TRAINS = re.compile(r"^filter-search (run|status|confirm|export|train)\b")
-_OWN_NUMBERS = re.compile(r"not near-optimal|near-optimal|undecided|\d[\d,]*(\.\d+)?([eE]-?\d+)?([-\u2013]\d+(\.\d+)?)*")
+_OWN_NUMBERS = re.compile(
+    r"not near-optimal|near-optimal|undecided|\d[\d,]*(\.\d+)?([eE]-?\d+)?([-\u2013]\d+(\.\d+)?)*"
+)
 _TIMES = re.compile(r"\d+(\.\d+)? (s|min|h)\b")
 
 
@@ -124,7 +127,7 @@ class Reader:
     def _console(self, block, name):
         status = 0
         asked = [*commands(block), Command("", (), 0)]
-        for command, after in zip(asked, asked[1:], strict=False):
+        for command, after in pairwise(asked):
             said, status = self.type(f"(exit {status})\n{command.text}")
             where = f"{name}:{command.line}: {command.text}"
             assert status == 0 or after.text == "echo $?", f"{where}\nexit status {status}\n{said}"
@@ -156,8 +159,10 @@ def agrees(command, said):
         if number == 0:
             starts = [0]
         for start in starts:
-            if start >= place and all(map(_same, part, lines[start : start + len(part)])) and (
-                start + len(part) <= len(lines)
+            if (
+                start >= place
+                and all(map(_same, part, lines[start : start + len(part)]))
+                and (start + len(part) <= len(lines))
             ):
                 place = start + len(part)
                 break
