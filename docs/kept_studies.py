@@ -11,26 +11,30 @@ from typing import Any
 
 from docutils import nodes
 from markdown_it import MarkdownIt
+from sphinx import addnodes
 
 ROOT = Path(__file__).parents[1]
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title><style>
-:root {{ color-scheme: light dark }} body {{ font: 1rem/1.5 sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }}
-table {{ border-collapse: collapse; display: block; overflow-x: auto }} td, th {{ border: 1px solid #8886; padding: .25rem .5rem }}
-img {{ max-width: 100% }} </style><p><a href="{index}">filter-search</a></p>
+:root {{ color-scheme: light dark }}
+body {{ font: 1rem/1.5 sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }}
+table {{ border-collapse: collapse; display: block; overflow-x: auto }}
+td, th {{ border: 1px solid #8886; padding: .25rem .5rem }}
+img {{ max-width: 100% }}
+</style><p><a href="{index}">filter-search</a></p>
 {body}
 """
 
 
-def link(app: Any, _: Any, node: Any, content: Any) -> Any:  # noqa: ANN401 # Sphinx calls it so
-    """Where a link to a kept README leads; None for every other link."""
-    page = Path(app.srcdir, node["refdoc"]).parent
-    target = (page / str(node["reftarget"])).resolve().with_suffix(".md")
-    if not target.is_relative_to(ROOT / "studies") or not target.is_file():
-        return None
-    up = "../" * node["refdoc"].count("/")
-    place = target.relative_to(ROOT).with_suffix(".html").as_posix()
-    return nodes.reference("", "", *content.children, refuri=f"{up}{place}", internal=True)
+def link(app: Any, doctree: nodes.document) -> None:  # noqa: ANN401 # Sphinx calls it so
+    """Lead links to kept READMEs to the pages made of them, before MyST takes them for missing documents."""
+    name = app.env.docname
+    for node in list(doctree.findall(addnodes.pending_xref)):
+        target = Path(app.srcdir, name).parent.joinpath(str(node["reftarget"])).resolve().with_suffix(".md")
+        if target.is_relative_to(ROOT / "studies") and target.is_file():
+            place = target.relative_to(ROOT).with_suffix(".html").as_posix()
+            uri = "../" * name.count("/") + place
+            node.replace_self(nodes.reference("", "", *node.children, refuri=uri, internal=True))
 
 
 def write(app: Any, exception: Exception | None) -> None:  # noqa: ANN401 # Sphinx calls it so
@@ -57,6 +61,6 @@ def write(app: Any, exception: Exception | None) -> None:  # noqa: ANN401 # Sphi
 
 def setup(app: Any) -> dict[str, bool]:  # noqa: ANN401 # Sphinx calls it so
     """Connect to the build."""
-    app.connect("missing-reference", link)
+    app.connect("doctree-read", link)
     app.connect("build-finished", write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
