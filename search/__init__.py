@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from search.api import Search, Study, load_study
+    from search.exported import load_model
 
 __version__ = "0.1.0"
-__all__ = ["Search", "Study", "load_study"]
+__all__ = ["Search", "Study", "load_model", "load_study"]
 
-_HOMES = {"Search": "api", "Study": "api", "load_study": "api"}
+_HOMES = {"Search": "api", "Study": "api", "load_model": "exported", "load_study": "api"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 # whatever it names

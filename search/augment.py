@@ -40,11 +40,14 @@ class Augmentation:
         config: Which augmentations; at least one.
         classes: How many there are.
         seeds: One per replica.
+
+    Attributes:
+        generators: What the replicas draw from.
     """
 
     def __init__(self, config: AugmentConfig, classes: int, seeds: Sequence[int]) -> None:
         self._config = config
-        self._draws = [np.random.default_rng((_AUGMENT_STREAM, seed)) for seed in seeds]
+        self.generators = [np.random.default_rng((_AUGMENT_STREAM, seed)) for seed in seeds]
         self._randaugment = v2.RandAugment(config.randaugment, _MAGNITUDE) if config.randaugment else None
         alphas = ((v2.MixUp, config.mixup), (v2.CutMix, config.cutmix))
         self._mixers = [mixer(alpha=alpha, num_classes=classes) for mixer, alpha in alphas if alpha]
@@ -80,7 +83,7 @@ class Augmentation:
         if not self._mixers:
             return images, labels
         mixed = []
-        for replica, rng in enumerate(self._draws):
+        for replica, rng in enumerate(self.generators):
             mixer = self._mixers[rng.integers(len(self._mixers))]
             with drawing_from(rng):
                 mixed.append(mixer(images[:, replica], labels[:, replica]))
@@ -89,14 +92,14 @@ class Augmentation:
 
     def _apply_randaugment(self, images: Tensor, randaugment: v2.RandAugment) -> Tensor:
         varied = []
-        for replica, rng in enumerate(self._draws):
+        for replica, rng in enumerate(self.generators):
             with drawing_from(rng):
                 varied.append(torch.cat([randaugment(group) for group in torch.split(images[:, replica], _GROUP)]))
         return torch.stack(varied, dim=1)
 
     def _draw(self, images: Tensor, draw: Callable[[np.random.Generator], NDArray[np.generic]]) -> Tensor:
         """What every replica draws for its images `(b, k, ...)`, shape `(b, k, ...)`, where the images are."""
-        return torch.from_numpy(np.stack([draw(rng) for rng in self._draws], axis=1)).to(images.device)
+        return torch.from_numpy(np.stack([draw(rng) for rng in self.generators], axis=1)).to(images.device)
 
 
 def check_augment(config: AugmentConfig, data: ImageData) -> None:

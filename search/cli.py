@@ -287,36 +287,77 @@ def report(study: StudyName) -> None:
 
 
 @app.command()
+def dashboard(
+    study: StudyName,
+    host: Annotated[str, typer.Option("--host", help="Address to serve; beyond this machine a token is needed.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option("--port", help="Port to serve; 0 for any free one.")] = 8080,
+    allow_edit: Annotated[bool, typer.Option("--allow-edit", help="Let people write notes.")] = False,
+) -> None:
+    """Serve Optuna's dashboard over a study until stopped, also while it runs; nothing but notes can be changed.
+
+    Example: filter-search dashboard studies/digits
+    """
+    from search import configfile
+    from search.dashboard.server import serve
+    from search.folder import find
+    from search.study import load
+
+    where = find(study)
+    config = configfile.read(where / "config.yaml")
+    serve(where, config, load(where, config.name), host=host, port=port, edits=allow_edit, say=typer.echo)
+
+
+@app.command()
 def export(study: StudyName) -> None:
-    """Write the best confirmed candidate of each budget as files: configuration, weights, model card.
+    """Write the best confirmed candidate of each budget as files, and all schedules tried as leaderboard.csv.
 
     Example: filter-search export studies/digits
     """
+    import torch
+
+    from search import leaderboard
     from search.export import export_best
     from search.findings import by_budget, conclude
+    from search.livedisplay import out
+    from search.report import write_report
     from search.worker import make_evaluator
 
     plan, storage, where = _opened(study)
     findings = conclude(plan, storage)
     if not by_budget(findings.findings):
         raise ConfigError(_not_confirmed(storage, where))
-    for path in export_best(plan, findings, where, make_evaluator(plan)):
+    torch.set_num_threads(1)  # as in a worker, so that the weights are those of its run
+    written = export_best(plan, findings, where, make_evaluator(plan))
+    write_report(where, findings, storage)  # it shows what the export saw
+    entries = leaderboard.write(where, findings, storage)
+    out.print(leaderboard.tables(entries))
+    out.print(leaderboard.note(entries, where, plan.config.confirm.confidence), markup=False)
+    for path in written:
         typer.echo(path)
 
 
 @app.command()
 def train(
     best: Annotated[Path, typer.Argument(metavar="BEST", help="A folder below a study's best/.", show_default=False)],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint if there is one.")] = False,
+    logger: Annotated[
+        str | None,
+        typer.Option(
+            "--logger", metavar="NAME", help="csv, tensorboard, or package.module:Class.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Train an exported candidate at full fidelity and score it on the test split.
 
-    Example: filter-search train studies/digits/best/params-1500
+    Example: filter-search train studies/digits/best/params-1500 --logger csv
     """
     from search import display
-    from search.export import train_best
+    from search.fulltraining import train_best
 
-    with display.epochs() as on_epoch:
-        trained = train_best(best, on_epoch)
+    with display.epochs() as show:
+        trained = train_best(best, show, resume=resume, logger=logger)
     display.show_trained(trained)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
-from rich.progress import TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from search.cases import Standing
 from search.config import StudyConfig
 from search.cost import Budget, amount
 from search.datawording import classes_text, images_text, splits_text
-from search.evaluate import OnEpoch
 from search.folder import resume_command
 from search.livedisplay import PLAIN_SECONDS, best_table, duration, err, out, phase_text, standing_tables
 from search.probewording import terminal_lines
@@ -39,29 +38,30 @@ from search.wording import (
 
 if TYPE_CHECKING:  # what trains takes seconds to load, and `status` does not need it
     from search.check import Forecast
-    from search.export import Trained
     from search.findings import Findings
+    from search.fulltraining import EpochReport, Trained
     from search.plan import StudyPlan
 
 _LABEL_WIDTH = 9
 
 
 @contextmanager
-def epochs() -> Iterator[OnEpoch]:
-    """A display of one training's epochs on standard error, for `OnEpoch`; a line now and then outside a terminal."""
-    columns = (TextColumn("epoch {task.completed:.0f}"), TextColumn("{task.fields[said]}"), TimeElapsedColumn())
+def epochs() -> Iterator[Callable[[EpochReport], None]]:
+    """One training's epochs on standard error: a bar in a terminal, a line now and then elsewhere."""
+    columns = (TextColumn("epoch {task.completed:.0f}/{task.total}"), BarColumn(20), TextColumn("{task.fields[said]}"))
     with Bars(*columns, console=err, disable=not err.is_terminal) as bars:
-        task = bars.add_task("", said="", total=None)
+        task = bars.add_task("", said="", total=None, visible=False)
         last = time.monotonic()
 
-        def show(epoch: int, accuracy: float) -> bool:
+        def show(report: EpochReport) -> None:
             nonlocal last
-            said = f"validation score {percent(accuracy)}"
-            bars.update(task, completed=epoch, said=said)
+            said = f"validation score {percent(report.accuracy)}, loss {report.loss:.3f}"
+            if report.epoch < report.epochs:
+                said += f", {duration(report.seconds_left)} left"
+            bars.update(task, completed=report.epoch, total=report.epochs, said=said, visible=True)
             if not err.is_terminal and time.monotonic() - last >= PLAIN_SECONDS:
                 last = time.monotonic()
-                err.print(f"epoch {epoch}: {said}")
-            return False
+                err.print(f"epoch {report.epoch}/{report.epochs}: {said}")
 
         yield show
 
@@ -69,12 +69,16 @@ def epochs() -> Iterator[OnEpoch]:
 def show_trained(trained: Trained) -> None:
     """What `train` reached and where it lies."""
     interval = trained.accuracy
+    if not trained.anew:
+        err.print("trained before; the same configuration gives the same network, so this is what it reached")
     out.print(
         f"{trained.schedule} after {trained.epochs} epochs: test {score_text(trained.score)} "
         f"{percent(interval.mean)} (95 % interval over {trained.images:,} images {percent(interval.low)} to "
         f"{percent(interval.high)})"
     )
-    out.print(f"[bold]weights[/]  {escape(str(trained.folder / 'weights.safetensors'))}", soft_wrap=True)
+    if trained.onnx_missing:
+        err.print(f"[yellow]no model.onnx[/]: {escape(trained.onnx_missing)}", soft_wrap=True)
+    out.print(f"[bold]model[/]    {escape(str(trained.folder))}", soft_wrap=True)
 
 
 def show_plan(plan: StudyPlan, forecast: Forecast, workers: int) -> None:

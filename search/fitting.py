@@ -8,10 +8,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined] # re-exported
 from pytorch_lightning.utilities.warnings import PossibleUserWarning  # type: ignore[attr-defined] # re-exported
 
@@ -50,8 +53,23 @@ class MemoryMeter:
         return torch.cuda.max_memory_reserved(self.device) - self.reserved
 
 
-def fit(module: pl.LightningModule, epochs: int, device: torch.device) -> None:
-    """Train in place under a Trainer that logs, saves and shows nothing.
+def fit(
+    module: pl.LightningModule,
+    epochs: int,
+    device: torch.device,
+    keeper: Checkpoint | None = None,
+    logger: Logger | None = None,
+    resume: Path | None = None,
+) -> None:
+    """Train in place under a Trainer that by itself logs, saves and shows nothing.
+
+    Args:
+        module: What to train.
+        epochs: How many in all.
+        device: Where.
+        keeper: Called by Lightning, last of all after each epoch.
+        logger: What the keeper may log to.
+        resume: The checkpoint to go on from; loaded without running code found in it.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, which Lightning turns into SystemExit (2.6.6, `trainer/call.py`).
@@ -61,14 +79,15 @@ def fit(module: pl.LightningModule, epochs: int, device: torch.device) -> None:
             accelerator=device.type,
             devices=1 if device.index is None else [device.index],
             max_epochs=epochs,
-            logger=False,
-            enable_checkpointing=False,
+            logger=logger or False,
+            callbacks=keeper,
+            enable_checkpointing=keeper is not None,
             enable_progress_bar=False,
             enable_model_summary=False,
             plugins=[LightningEnvironment()],  # or it acts on a Slurm job it happens to run in
         )
         try:
-            trainer.fit(module, train_dataloaders=range(1))
+            trainer.fit(module, train_dataloaders=range(1), ckpt_path=resume, weights_only=True)
         except SystemExit as stop:
             if isinstance(stop.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from stop

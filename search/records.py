@@ -28,6 +28,8 @@ RUN_COLUMNS = (
     "reason", "learning_rate_factor", "replicas", "peak_reserved_bytes",
 )  # fmt: skip
 
+_OPENS_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 
 def write_records(folder: Path, storage: Storage) -> None:
     """Write trials.csv and runs.csv."""
@@ -59,7 +61,7 @@ def _trial_row(trial: FrozenTrial) -> dict[str, Any]:
         "accuracy_se": np.std(scores, ddof=1) / math.sqrt(len(scores)) if len(scores) > 1 else math.nan,
         "wall_seconds": sum(run["wall_seconds"] for run in runs),
         "budget": trial.user_attrs["budget"],
-        "value": " ".join(f"{value:.6g}" for value in trial.values) if trial.state is TrialState.COMPLETE else None,
+        "value": _value(trial),
         "runs": len(runs),
         "reason": trial.user_attrs.get("reason"),
     }
@@ -72,6 +74,13 @@ def _trial_row(trial: FrozenTrial) -> dict[str, Any]:
             "memory_bytes": costs.memory,
         }
     return row
+
+
+def _value(trial: FrozenTrial) -> float | str | None:
+    """What a complete trial is worth; of several objectives their values in turn."""
+    if trial.state is not TrialState.COMPLETE:
+        return None
+    return trial.values[0] if len(trial.values) == 1 else " ".join(f"{value:.6g}" for value in trial.values)
 
 
 def run_rows(storage: Storage) -> Iterable[dict[str, Any]]:
@@ -228,7 +237,10 @@ def _interval(interval: Interval | Comparison | None) -> dict[str, Any] | None:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
-    """CSV with a header: numbers at six significant digits, nothing where a row has no value."""
+    """CSV with a header: numbers at six significant digits, nothing where a row has no value.
+
+    Texts that a spreadsheet would take for a formula have an apostrophe put before them.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
@@ -237,7 +249,8 @@ def csv_text(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
 
 
 def _cell(value: object) -> object:
-    """Numbers at six significant digits, nothing for what is not known."""
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
+    if isinstance(value, str) and value.startswith(_OPENS_FORMULA):
+        return f"'{value}"
     return "" if value is None else value

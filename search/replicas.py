@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +29,8 @@ class Replicas(nn.Module):
 
     count: int
     layout: torch.memory_format = torch.channels_last
+    generators: Sequence[np.random.Generator] = ()
+    """What training passes draw from, for whoever keeps a training's state."""
 
     def lay_out(self, layout: torch.memory_format) -> Self:
         """Keep weights and images in one memory format from here on."""

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,8 @@ from typing import Protocol
 import torch
 from optuna.trial import TrialState
 
-from search import configfile, folder, study
+from search import configfile, folder, leaderboard, study
+from search.annotations import annotate
 from search.cases import (
     Case,
     Exploration,
@@ -31,7 +32,7 @@ from search.cases import (
 from search.config import StudyConfig
 from search.confirm import choose_cases, enqueue_next, fit_surrogate
 from search.data import ImageData
-from search.errors import ConfigError, InterruptedStudyError, NoTrialError
+from search.errors import ConfigError, InterruptedStudyError, NoTrialError, StorageError
 from search.exact import exact_findings, exact_standings
 from search.export import export_best, is_exported
 from search.findings import Findings, conclude
@@ -154,6 +155,7 @@ def run_study(
         if findings and not complete and plan.config.table is None:  # which has no weights
             torch.set_num_threads(1)  # as in a worker: on networks this small a second thread costs time
             export_best(plan, findings, where, make_evaluator(plan), interrupted=lambda: stop.signal is not None)
+            write_report(where, findings, storage)  # again: it shows what the export saw
         if findings and plan.exhaustive:
             standing = exact_standings(findings)
         else:
@@ -219,7 +221,10 @@ def write_outcome(plan: StudyPlan, storage: Storage, where: Path) -> Findings | 
         return None
     findings = exact_findings(plan) if plan.exhaustive else conclude(plan, storage)
     write_verdict(where, findings)
+    leaderboard.write(where, findings, storage)
     write_report(where, findings, storage)
+    with suppress(StorageError), study.guarded(where):  # a storage that can only be read still gets its report
+        annotate(storage, findings)
     return findings
 
 

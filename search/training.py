@@ -8,20 +8,18 @@ Dimension legend: b batch, k replicas, c channels, h height, w width, n classes.
 """
 
 import gc
-import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from search.augment import Augmentation, check_augment, drawing_from
 from search.config import DeviceName
@@ -31,7 +29,9 @@ from search.evaluate import Failed, Fidelity, OnEpoch, Run, Scored, Split
 from search.fitting import MemoryMeter, fit, is_out_of_memory
 from search.networkconfig import NetworkConfig
 from search.networks import build
+from search.replicaimages import ReplicaImages
 from search.replicas import Drawing, Replicas, SeparateReplicas, fuse, subsample_first
+from search.replicascore import ReplicaScore, replica_losses
 from search.schedule import FilterSchedule
 from search.scoring import accuracy, parts_of
 from search.splits import Splits
@@ -58,55 +58,6 @@ def choose_device(name: DeviceName) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if use_cuda else torch.device("cpu")
 
 
-@dataclass(frozen=True)
-class _ReplicaImages:
-    """The data set on the device, seen by each replica through its own normalisation.
-
-    Attributes:
-        images: `(n_images, c, h, w)`, as stored.
-        labels: `(n_images,)`.
-        mean: Of each replica's training images, `(k, c, 1, 1)`.
-        deviation: Likewise.
-    """
-
-    images: Tensor
-    labels: Tensor
-    mean: Tensor
-    deviation: Tensor
-
-    def gather(
-        self, indices: Tensor, vary: Callable[[Tensor], Tensor] = lambda images: images
-    ) -> tuple[Tensor, Tensor]:
-        """Images `(b, k, c, h, w)` and labels `(b, k)` at indices `(b, k)`, the images varied before normalisation."""
-        images = vary(self.images[indices]).float()
-        return images.sub_(self.mean).div_(self.deviation), self.labels[indices]
-
-
-@dataclass(frozen=True)
-class _Score:
-    """Of every replica: per image whether it is right `(n_images, k)`, mean loss and accuracy `(k,)`."""
-
-    correct: NDArray[np.bool_]
-    loss: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
-
-    def mean_accuracy(self) -> float:
-        """Over the replicas whose loss is finite; NaN without one."""
-        finite = np.isfinite(self.loss)
-        return float(self.accuracy[finite].mean()) if finite.any() else math.nan
-
-
-def _replica_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of every image and replica `(b, k)`, in nats.
-
-    Args:
-        logits: `(b, k, n)`.
-        labels: `(b, k)`, or shares of the classes `(b, k, n)`.
-    """
-    losses = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1), reduction="none")
-    return losses.view(logits.shape[:2])
-
-
 class ReplicaTraining(pl.LightningModule):
     """One candidate's replicas in training; one `training_step` is a whole epoch.
 
@@ -127,15 +78,19 @@ class ReplicaTraining(pl.LightningModule):
 
     Attributes:
         epochs_done: Epochs trained so far.
+        losses: Mean training loss of every replica in the last epoch, `(k,)`.
+        validated: The last validation score, where somebody asked for it.
         final: The score once trained.
     """
 
-    final: _Score
+    losses: Tensor
+    validated: ReplicaScore
+    final: ReplicaScore
 
     def __init__(
         self,
         network: Replicas,
-        images: _ReplicaImages,
+        images: ReplicaImages,
         training: NDArray[np.int64],
         scored: NDArray[np.int64],
         orders: Sequence[np.random.Generator],
@@ -160,6 +115,8 @@ class ReplicaTraining(pl.LightningModule):
         self._batch = recipe.batch_of(len(training))
         self._steps = len(training) // self._batch
         self._sigterm = signal.getsignal(signal.SIGTERM)
+        self._generators = [*orders, *(augmentation.generators if augmentation else ()), *network.generators]
+        self._resumed: dict[str, Any] | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW (Loshchilov 2017, 1711.05101) under the one-cycle schedule (Smith 2017, 1708.07120)."""
@@ -172,8 +129,34 @@ class ReplicaTraining(pl.LightningModule):
         )
         return self._optimizer
 
+    @property
+    def learning_rate(self) -> float:
+        """That of the step to come."""
+        return float(self._schedule.get_last_lr()[0])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what Lightning does not keep by itself; with it a resumed training is the same bit for bit."""
+        checkpoint["training"] = {
+            "epochs_done": self.epochs_done,
+            "diverged": self._diverged,
+            "schedule": self._schedule.state_dict(),
+            "generators": [each.bit_generator.state for each in self._generators],
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note what `on_train_start` puts back: there is no optimizer and no schedule yet."""
+        self._resumed = checkpoint["training"]
+
     def on_train_start(self) -> None:
-        """Take SIGTERM back from Lightning, which would end the run and keep the signal from the study's own drain."""
+        """Put back what a checkpoint held, and take SIGTERM back from Lightning.
+
+        Which would end the run and keep the signal from the study's own drain.
+        """
+        if self._resumed is not None:
+            self.epochs_done, self._diverged = self._resumed["epochs_done"], self._resumed["diverged"]
+            self._schedule.load_state_dict(self._resumed["schedule"])
+            for generator, state in zip(self._generators, self._resumed["generators"], strict=True):
+                generator.bit_generator.state = state
         if threading.current_thread() is threading.main_thread() and self._sigterm is not None:
             signal.signal(signal.SIGTERM, self._sigterm)
 
@@ -183,13 +166,14 @@ class ReplicaTraining(pl.LightningModule):
         total = torch.zeros(self.network.count, device=self.device)
         for start in range(0, self._steps * self._batch, self._batch):
             images, labels = self._training_batch(order[start : start + self._batch])
-            losses = _replica_losses(self.network(images), labels).mean(0)
+            losses = replica_losses(self.network(images), labels).mean(0)
             self._optimizer.zero_grad()
             losses.sum().backward()  # type: ignore[no-untyped-call] # a sum, so each replica has the gradients it has alone
             self._optimizer.step()
             self._schedule.step()
             total += losses.detach()
         self.epochs_done += 1
+        self.losses = total / self._steps
         for replica in np.flatnonzero(~torch.isfinite(total).cpu().numpy()):
             self._diverged.setdefault(int(replica), self.epochs_done)
 
@@ -209,7 +193,7 @@ class ReplicaTraining(pl.LightningModule):
         self.final = self.score(self._scored)
 
     @torch.no_grad()
-    def score(self, indices: NDArray[np.int64]) -> _Score:
+    def score(self, indices: NDArray[np.int64]) -> ReplicaScore:
         """How every replica does on its images, `(n_images, k)`, in batches no larger than those it trains on."""
         self.network.eval()
         parts: list[tuple[Tensor, Tensor]] = []
@@ -217,7 +201,7 @@ class ReplicaTraining(pl.LightningModule):
             part = torch.from_numpy(indices[start : start + self._recipe.batch_size]).to(self.device)
             images, labels = self._images.gather(part)
             logits = self.network(images)
-            parts.append(((logits.argmax(-1) == labels).cpu(), _replica_losses(logits, labels).cpu()))
+            parts.append(((logits.argmax(-1) == labels).cpu(), replica_losses(logits, labels).cpu()))
         self.network.train()
         correct, losses = (torch.cat(column) for column in zip(*parts, strict=True))
         classes = self._images.labels.cpu().numpy()[indices]
@@ -225,7 +209,7 @@ class ReplicaTraining(pl.LightningModule):
             accuracy(right, parts_of(own, self._recipe.score))
             for right, own in zip(correct.numpy().T, classes.T, strict=True)
         ]
-        return _Score(correct.numpy(), losses.double().mean(0).numpy(), np.array(accuracies))
+        return ReplicaScore(correct.numpy(), losses.double().mean(0).numpy(), np.array(accuracies))
 
     def divergence(self, replica: int) -> str | None:
         """Why a trained replica has no score; None where it has one."""
@@ -240,12 +224,11 @@ class ReplicaTraining(pl.LightningModule):
         return torch.from_numpy(np.stack(columns, axis=1)).to(self.device)
 
 
-def _draws(seeds: Sequence[int]) -> Drawing:
+def _draws(seeds: Sequence[int], training: Sequence[np.random.Generator]) -> Drawing:
     """What a network of each seed draws in its passes: by its seed alone, whatever it is trained beside.
 
     Scoring draws the same every time and nothing from what training draws, so it does not disturb the run.
     """
-    training = [np.random.default_rng((_NETWORK_STREAM, seed)) for seed in seeds]
 
     def drawing(replica: int, device: torch.device, trains: bool) -> AbstractContextManager[None]:
         rng = training[replica] if trains else np.random.default_rng((_NETWORK_STREAM, seeds[replica]))
@@ -267,13 +250,20 @@ class TrainingEvaluator:
         data: All images; moved to the device once, here.
         splits: Which of them test, validate and train.
         device: Where to train.
+        fit: What runs a training; one that shows and keeps nothing unless given.
 
     Raises:
         ConfigError: Augmentation that the images do not allow.
     """
 
     def __init__(
-        self, network: NetworkConfig, training: TrainingConfig, data: ImageData, splits: Splits, device: torch.device
+        self,
+        network: NetworkConfig,
+        training: TrainingConfig,
+        data: ImageData,
+        splits: Splits,
+        device: torch.device,
+        fit: Callable[[pl.LightningModule, int, torch.device], None] = fit,
     ) -> None:
         check_augment(training.augment, data)
         self._network = network
@@ -281,6 +271,7 @@ class TrainingEvaluator:
         self._data = data
         self._splits = splits
         self._device = device
+        self._fit = fit
         self._images = torch.from_numpy(data.images).to(device)
         self._labels = torch.from_numpy(data.labels).to(device)
 
@@ -348,7 +339,10 @@ class TrainingEvaluator:
         test = np.repeat(self._splits.test[:, None], len(seeds), axis=1)
 
         def after_epoch(module: ReplicaTraining) -> bool:
-            return on_epoch is not None and on_epoch(module.epochs_done, module.score(validation).mean_accuracy())
+            if on_epoch is None:
+                return False
+            module.validated = module.score(validation)
+            return on_epoch(module.epochs_done, module.validated.mean_accuracy())
 
         module = ReplicaTraining(
             self._build(schedule, seeds),
@@ -361,7 +355,7 @@ class TrainingEvaluator:
             fidelity,
             after_epoch,
         )
-        fit(module, fidelity.epochs, self._device)
+        self._fit(module, fidelity.epochs, self._device)
         return module
 
     def _build(self, schedule: FilterSchedule, seeds: Sequence[int]) -> Replicas:
@@ -369,8 +363,10 @@ class TrainingEvaluator:
         if self._network.family == "factory":
             # separate though there be one: it may draw, and what is fused with others does not
             fused = fuse(networks) if len(networks) > 1 else None
-            # contiguous: its forward pass may need it, as `view` does
-            return (fused or SeparateReplicas(networks, _draws(seeds))).lay_out(torch.contiguous_format)
+            generators = [np.random.default_rng((_NETWORK_STREAM, seed)) for seed in seeds]
+            built = fused or SeparateReplicas(networks, _draws(seeds, generators))
+            built.generators = generators
+            return built.lay_out(torch.contiguous_format)  # its forward pass may need it, as `view` does
         replicas: Replicas = fuse(networks) or SeparateReplicas(networks)
         if self._device.type == "cpu":
             subsample_first(replicas)
@@ -382,11 +378,11 @@ class TrainingEvaluator:
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs as well
             return build(self._network, schedule, self._data.image_shape[0], self._data.classes)
 
-    def _see(self, training: NDArray[np.int64]) -> _ReplicaImages:
+    def _see(self, training: NDArray[np.int64]) -> ReplicaImages:
         """The images as replicas with these training images, `(n_images, k)`, normalise them."""
         moments = [self._data.normalisation(indices) for indices in training.T]
         mean, deviation = (
             torch.from_numpy(np.stack(moment)).to(self._device)[:, :, None, None]
             for moment in zip(*moments, strict=True)
         )
-        return _ReplicaImages(self._images, self._labels, mean, deviation)
+        return ReplicaImages(self._images, self._labels, mean, deviation)

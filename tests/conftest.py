@@ -2,12 +2,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from browser import chromium, page
 from hypothesis import settings
 from planted_findings import PlantedChallenger, make_finding, make_findings, make_plan, make_storage
 
 from search.findings import Finding, Findings
 from search.plan import StudyPlan
 from search.study import Storage
+
+__all__ = ["chromium", "page"]  # fixtures
 
 settings.register_profile("shared machines", deadline=None)
 settings.load_profile("shared machines")

@@ -10,13 +10,13 @@ from families import FAMILIES
 from planted_findings import make_plan
 
 from search import activity
+from search.artifact import model_source
 from search.check import forecast
 from search.cost import LARGEST_LIMIT, Budget
 from search.data import ImageData
 from search.dataconfig import DataConfig
 from search.errors import ConfigError
 from search.evaluate import Fidelity
-from search.export import model_source
 from search.networkconfig import NetworkConfig
 from search.networks import build
 from search.polynomials import FittedCostModel
@@ -246,10 +246,10 @@ def test_pricing_leaves_the_global_generator_alone(package):
 
 def test_an_exported_model_imports_the_function(package):
     plan = make_plan(network=of("joining").model_dump(exclude_defaults=True))
-    (package / "model.py").write_text(model_source(plan, FilterSchedule((8, 8, 8)), [3.0], [2.0]))
+    (package / "model.py").write_text(model_source(plan.config, plan.data, FilterSchedule((8, 8, 8)), [3.0], [2.0]))
     reader = (
-        "from model import network, normalise; import sys, torch; "
-        "assert network(normalise(torch.zeros(2, 1, 8, 8))).shape == (2, 4); assert 'search' not in sys.modules"
+        "from model import build; import sys, torch; "
+        "assert build()(torch.zeros(2, 1, 8, 8)).shape == (2, 4); assert 'search' not in sys.modules"
     )
     # not isolated (-I): the user's own package has to be found
     subprocess.run([sys.executable, "-c", reader], cwd=package, check=True, env={"PYTHONPATH": str(package)})

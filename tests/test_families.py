@@ -7,11 +7,10 @@ import sys
 import pytest
 import torch
 from planted import conduct
-from safetensors.torch import load_file
 
 from search.export import export_best
+from search.exported import load_model
 from search.findings import conclude
-from search.networks import build
 from search.worker import make_evaluator
 
 pytestmark = pytest.mark.integration
@@ -39,7 +38,7 @@ def _no_waiting(monkeypatch):
 
 
 @pytest.mark.parametrize(("network", "multiple", "budget"), FAMILIES.values(), ids=FAMILIES)
-def test_a_family_runs_to_a_verdict_and_a_model(tmp_path, network, multiple, budget):
+def test_a_family_runs_to_a_verdict_and_a_model(tmp_path, capsys, network, multiple, budget):
     filters = {"multiple": multiple, "stages": [{"low": multiple, "high": 32 * multiple}] * 2}
     plan, storage = conduct(tmp_path, **BRIEF, network=network, filters=filters, budgets=[budget])
     findings = conclude(plan, storage)
@@ -47,14 +46,11 @@ def test_a_family_runs_to_a_verdict_and_a_model(tmp_path, network, multiple, bud
     assert finding.verdict.runs in (2, 4)
     assert finding.verdict.outcome in ("near-optimal", "not near-optimal", "undecided")
     (folder,) = export_best(plan, findings, tmp_path, make_evaluator(plan))
-    names: dict = {}
+    assert capsys.readouterr().err == ""  # such as why there is no model.onnx
+    names: dict = {"__file__": str(folder / "model.py")}
     exec((folder / "model.py").read_text(), names)
-    weights = load_file(folder / "weights.safetensors")
-    names["network"].load_state_dict(weights)
-    own = build(plan.config.network, finding.best.schedule, 1, 3).eval()
-    own.load_state_dict(weights)
-    images = torch.rand(2, 1, 8, 8)
-    torch.testing.assert_close(names["network"].eval()(images), own(images))
+    images = torch.randint(0, 17, (2, 1, 8, 8), dtype=torch.uint8)
+    assert torch.equal(names["load"]()(images), load_model(folder)(images))
 
 
 def test_a_network_of_the_users_own_runs_to_a_verdict_from_the_command(tmp_path):
@@ -81,8 +77,9 @@ def test_a_network_of_the_users_own_runs_to_a_verdict_from_the_command(tmp_path)
     (verdict,) = json.loads(ended.stdout)["verdicts"]
     assert verdict["best_accuracy"]["runs"] in (2, 4)
     best = tmp_path / "studies" / "own" / "best" / "params-600"
-    script = "from model import network; from safetensors.torch import load_file\n"
-    script += f"network.load_state_dict(load_file({str(best / 'weights.safetensors')!r}))"
+    assert (best / "model.onnx").exists()
+    script = "from model import load; import sys, torch; assert load()(torch.zeros(2, 1, 8, 8)).shape == (2, 3); "
+    script += "assert 'search' not in sys.modules"
     subprocess.run(
         [sys.executable, "-c", script], cwd=best, env={"PYTHONPATH": f"{best}:{tmp_path}"}, check=True, timeout=120
     )

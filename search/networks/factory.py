@@ -91,4 +91,5 @@ def check_logits(factory: str, network: nn.Module, images: Tensor, classes: int)
 def source(factory: str, schedule: FilterSchedule, in_channels: int, classes: int) -> str:
     """Source that ends in `network = ...`, the call that `build` makes."""
     module, _, name = factory.partition(":")
-    return f"from {module} import {name}\n\nnetwork = {name}({schedule.filters}, {in_channels}, {classes})\n"
+    call = f"factory({schedule.filters}, {in_channels}, {classes})"
+    return f"from {module} import {name} as factory\n\nnetwork = {call}\n"  # its own name may be one of the file's
