@@ -27,12 +27,15 @@ _TIMES = re.compile(r"\d+(\.\d+)? (s|min|h)\b")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text, the line its text begins at, and the file it is to be saved as."""
+    """A fenced block: its language, its text, the line its text begins at, the file it is to be saved as, and what it
+    prints, where a text block follows without a word between.
+    """
 
     language: str
     text: str
     line: int
     saved_as: str | None = None
+    prints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,14 @@ class Command:
 def blocks(page):
     """The fenced blocks of a page, in order."""
     found = []
-    for match in _FENCE.finditer(page):
+    matches = list(_FENCE.finditer(page))
+    for match, after in pairwise([*matches, None]):
+        prints = after and after[2] == "text" and not page[match.end() : after.start()].strip()
         before = page[: match.start()].rstrip().rpartition("\n\n")[2]
         saved = _SAVED.search(" ".join(before.split()))
         line = page.count("\n", 0, match.start()) + 2
-        found.append(Block(match[2], match[3], line, saved and saved[1]))
+        shown = tuple(after[3].splitlines()) if prints else ()
+        found.append(Block(match[2], match[3], line, saved and saved[1], shown))
     return found
 
 
@@ -123,6 +129,7 @@ class Reader:
                 (self.folder / "example.py").write_text(block.text)
                 said, status = self.type("python example.py")
                 assert status == 0, f"{where}: exit status {status}\n{said}"
+                assert agrees(Command("filter-search run", block.prints, block.line), said), f"{where}: prints\n{said}"
 
     def _console(self, block, name):
         status = 0

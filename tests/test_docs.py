@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import get_args, get_origin
+from urllib.request import urlopen
 
 import pytest
 import typer
@@ -16,6 +17,7 @@ from doc_pages import DOCS, LATER, PAGES, ROOT, Command, Reader, agrees, blocks,
 import search
 from search import cli
 from search.config import StudyConfig
+from search.leaderboard import COLUMNS as LEADERBOARD_COLUMNS
 from search.records import RUN_COLUMNS, TRIAL_COLUMNS
 from search.section import Section
 
@@ -89,6 +91,7 @@ def test_a_page_runs_as_shown(page, reader, request):
         "console\n$ filter-search init --help\n...\nno such line\n...\n",
         "sh\nfalse\ntrue\n",
         "python\nfrom search import load_studies\n",
+        "python\nprint('no')\n```\n\n```text\nyes\n",
     ],
 )
 def test_a_page_that_is_wrong_would_be_noticed(block, reader):
@@ -234,6 +237,7 @@ def test_a_verb_or_an_option_that_is_none_would_be_noticed():
     [
         ("trials.csv", set(TRIAL_COLUMNS)),
         ("runs.csv", set(RUN_COLUMNS)),
+        ("leaderboard.csv", set(LEADERBOARD_COLUMNS)),
     ],
 )
 def test_every_column_is_explained(heading, names):
@@ -254,7 +258,28 @@ def test_every_key_and_file_of_a_study_is_explained(after_the_tutorial):
     verdict = json.loads((study / "verdict.json").read_text())
     assert explained("verdict.json") == [set(verdict), set(verdict["verdicts"][0])]
     named = set(re.findall(r"^\| `([\w.]+)(?:/\w*/?)?` \|", (DOCS / "reference" / "files.md").read_text(), re.M))
-    assert {path.name for path in study.iterdir() if not path.name.startswith(".")} <= named
+    best = study / "best" / "params-1500"
+    assert {path.name for path in (*study.iterdir(), *best.iterdir()) if not path.name.startswith(".")} <= named
+
+
+@pytest.mark.integration
+def test_the_dashboard_of_the_tutorial_answers(after_the_tutorial, shim):
+    served = subprocess.Popen(
+        [shim / "filter-search", "dashboard", "first", "--port", "0"],
+        cwd=after_the_tutorial,
+        env=Reader(after_the_tutorial, shim).environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        address = served.stdout.readline().strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/dashboard", address)
+        with urlopen(address, timeout=60) as page:
+            assert page.status == 200
+    finally:
+        served.terminate()
+        served.communicate(timeout=60)
+    assert served.returncode == 143
 
 
 def test_every_public_name_is_documented():
