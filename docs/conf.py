@@ -16,6 +16,8 @@ project = "filter-search"
 author = "the filter-search project"
 version = release = search.__version__
 language = "en"
+smartquotes_action = "D"  # dashes in docstrings; quotes stay as they are typed
+default_role = "code"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "kept_studies"]
 myst_heading_anchors = 3

@@ -103,7 +103,8 @@ def _parts(field: Schema, root: Schema) -> dict[str, Schema]:
 
 
 def _escaped(text: str) -> str:
-    """Text that Markdown would take for markup, outside of code."""
+    """Text that Markdown would take for markup, outside of code; options as code."""
+    text = re.sub(r"(?<![`\w-])--[a-z-]+", r"`\g<0>`", text)
     return re.sub(r"(`[^`]*`)|([*_<>\[\]])", lambda match: match[1] or f"\\{match[2]}", text)
 
 

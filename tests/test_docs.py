@@ -307,6 +307,16 @@ def test_error_rates_are_the_calibrations():
     assert f"{said} them {100 * worst:.2g} % of the verdicts were wrong" in page
 
 
+def test_what_the_index_says_of_digits_is_what_was_found():
+    found = json.loads((ROOT / "studies" / "digits" / "verdict.json").read_text())["verdicts"]
+    regrets = {each["cost"]: each["regret"] for each in found}
+    scarce = regrets.pop("params")
+    page = " ".join((DOCS / "index.md").read_text().split())
+    assert f"loses {100 * scarce['low']:.2f} to {100 * scarce['high']:.2f} points where parameters are scarce" in page
+    assert set(regrets) == {"macs", "activations", "memory"}
+    assert max(each["high"] for each in regrets.values()) < 0.005
+
+
 def test_make_targets_named_exist():
     named = {name for page in PAGES for name in re.findall(r"\bmake ([a-z-]+)\b(?=`|$)", page.read_text(), re.M)}
     defined = set(re.findall(r"^([a-z-]+):", Path(ROOT / "Makefile").read_text(), re.M))
