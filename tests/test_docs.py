@@ -293,7 +293,21 @@ def test_troubleshooting_has_every_exit_code():
     codes = re.findall(r"\b\d+\b", epilog)
     assert re.findall(r"\b\d+\b", " ".join(re.findall(r"^## (.*)$", page, re.M))) == codes
     shown = re.findall(r"^\$ echo \$\?\n(\d+)$", page, re.M)
-    assert set(shown) == set(codes) - {"0", "130"}  # 130 is shown on the page on resuming
+    assert set(shown) == set(codes) - {"0", "1", "130"}  # 1 has its own test, 130 is shown on the page on resuming
+
+
+def test_what_nobody_thought_of_looks_as_shown(monkeypatch, capsys):
+    def fail(*_):
+        msg = "what nobody thought of"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr("search.configfile.read", fail)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["filter-search", "check", "x.yaml"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert f"```text\n{capsys.readouterr().err}```" in (DOCS / "troubleshooting.md").read_text()
 
 
 def test_error_rates_are_the_calibrations():
