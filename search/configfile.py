@@ -127,7 +127,7 @@ def schema() -> Schema:
     root = StudyConfig.model_json_schema()
     for key, value in StudyConfig().model_dump(mode="json").items():
         root["properties"][key]["default"] = value
-        section = _resolve(root["properties"][key], root)
+        section = resolve(root["properties"][key], root)
         for name, field in section.get("properties", {}).items() if value is not None else ():
             field["default"] = value[name]  # pydantic leaves rules and budgets there in their parts, not their text
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | root
@@ -234,7 +234,7 @@ def _problems(error: ValidationError) -> list[str]:
                 found[path] = ": ".join([*filter(None, [_dotted(path)]), str(detail["ctx"]["error"])])
             case _ if path:
                 came = _shown(detail["input"])
-                found[path] = f"{_dotted(path)} is {came}; give it {_allowed(fragment, root)}"
+                found[path] = f"{_dotted(path)} is {came}; give it {allowed(fragment, root)}"
             case _:  # the one thing YAML can say and JSON cannot
                 found[path] = "a text holds half of a surrogate pair; write the character itself"
     # A list with a bad entry is reported as too short besides.
@@ -253,7 +253,7 @@ def _locate(loc: tuple[str | int, ...], root: Schema) -> tuple[tuple[str | int, 
         inner = fragment.get("items") if isinstance(part, int) else fragment.get("properties", {}).get(part)
         if inner is None:
             break
-        path, fragment = (*path, part), _resolve(inner, root)
+        path, fragment = (*path, part), resolve(inner, root)
     return path, fragment
 
 
@@ -278,12 +278,12 @@ def _known(section: Schema, root: Schema, prefix: str) -> Iterator[str]:
     """Every key of the configuration with its dotted path; list entries are counted as one, number 0."""
     for name, field in section.get("properties", {}).items():
         yield f"{prefix}{name}"
-        inner = _resolve(field, root)
+        inner = resolve(field, root)
         yield from _known(inner, root, f"{prefix}{name}.")
-        yield from _known(_resolve(inner.get("items", {}), root), root, f"{prefix}{name}.0.")
+        yield from _known(resolve(inner.get("items", {}), root), root, f"{prefix}{name}.0.")
 
 
-def _resolve(fragment: Schema, root: Schema) -> Schema:
+def resolve(fragment: Schema, root: Schema) -> Schema:
     """What a reference, or one that null may stand for, leads to."""
     branches = fragment.get("anyOf", ())
     if [each for each in branches if "$ref" not in each] == [{"type": "null"}] and len(branches) == 2:
@@ -292,11 +292,11 @@ def _resolve(fragment: Schema, root: Schema) -> Schema:
     return root["$defs"][reference.rpartition("/")[2]] if reference else fragment
 
 
-def _allowed(fragment: Schema, root: Schema) -> str:
+def allowed(fragment: Schema, root: Schema) -> str:
     """What a schema allows, in words: `a number above 0 and below 0.5`."""
     if "anyOf" in fragment:
-        return " or ".join(_allowed(branch, root) for branch in fragment["anyOf"])
-    fragment = _resolve(fragment, root)
+        return " or ".join(allowed(branch, root) for branch in fragment["anyOf"])
+    fragment = resolve(fragment, root)
     match fragment:
         case {"const": word}:
             return str(word)
@@ -306,7 +306,7 @@ def _allowed(fragment: Schema, root: Schema) -> str:
             return f"a section with any of {', '.join(properties)}"
         case {"type": "array", "items": items}:
             lengths = _range(fragment, "{}Items").removeprefix("from ").removeprefix("of ")
-            return f"a list{lengths and f' of {lengths}'}, each {_allowed(items, root)}"
+            return f"a list{lengths and f' of {lengths}'}, each {allowed(items, root)}"
         case {"type": "string", "examples": [example, *_]}:
             return f"text such as '{example}'"
         case {"type": "string", "maxLength": length}:
@@ -330,7 +330,7 @@ def _range(fragment: Schema, key: str) -> str:
 def _commented(section: Schema, values: dict[str, Any], root: Schema, indent: str) -> Iterator[str]:
     """The lines of a section, every key under a comment of its meaning and range."""
     for name, field in section["properties"].items():
-        inner, value = _resolve(field, root), values[name]
+        inner, value = resolve(field, root), values[name]
         if not indent:
             yield ""
         if "properties" in inner and value is not None:
@@ -338,7 +338,7 @@ def _commented(section: Schema, values: dict[str, Any], root: Schema, indent: st
             yield from _commented(inner, value, root, f"{indent}  ")
             continue
         yield from _comment(_meaning(field, root), indent)
-        parts = inner if "properties" in inner else _resolve(inner.get("items", {}), root)
+        parts = inner if "properties" in inner else resolve(inner.get("items", {}), root)
         for part, entry in parts.get("properties", {}).items():
             yield from _comment(f"{part}: {_meaning(entry, root)}", indent, "  ")
         if isinstance(value, list) and value and not isinstance(value[0], int):
@@ -348,8 +348,8 @@ def _commented(section: Schema, values: dict[str, Any], root: Schema, indent: st
 
 
 def _meaning(field: Schema, root: Schema) -> str:
-    description = field.get("description") or _resolve(field, root)["description"]
-    return f"{description} Allowed: {_allowed(field, root)}."
+    description = field.get("description") or resolve(field, root)["description"]
+    return f"{description} Allowed: {allowed(field, root)}."
 
 
 def _comment(text: str, indent: str, hang: str = "") -> list[str]:
