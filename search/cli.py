@@ -4,6 +4,7 @@ Heavy modules are imported inside the verbs, so that `--help` answers at once.
 """
 
 import json
+import os
 import signal
 import sys
 import traceback
@@ -16,7 +17,7 @@ import typer
 from search.errors import ConfigError, FilterSearchError
 
 if TYPE_CHECKING:
-    from search.config import DeviceName, StudyConfig
+    from search.config import DeviceName
     from search.plan import StudyPlan
     from search.study import Storage
 
@@ -63,8 +64,15 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
-        app(arguments)
+        try:
+            app(arguments)
+        finally:
+            sys.stdout.flush()  # here, where what cannot be written still gets a message and an exit code
     except Exception as error:  # the last resort
+        if isinstance(error, OSError):  # perhaps of that very flush, which would fail once more at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)  # who read it has gone and wants no message
         if debug:
             traceback.print_exc()
         known = isinstance(error, FilterSearchError)
@@ -156,6 +164,7 @@ def run(
     from search.check import count_workers
     from search.livedisplay import live
     from search.plan import make_plan
+    from search.progress import counts_json
     from search.run import run_study
     from search.study import load
 
@@ -175,7 +184,8 @@ def run(
     if as_json:
         verdict = where / "verdict.json"
         typer.echo(
-            verdict.read_text() if ended.findings else _counts_json(load(where, settings.name), settings), nl=False
+            verdict.read_text() if ended.findings else counts_json(load(where, settings.name), settings.budgets),
+            nl=False,
         )
     elif ended.findings:
         display.show_outcome(ended.findings, ended.standings)
@@ -216,7 +226,7 @@ def status(
     storage = load(where, config.name)
     configfile.refuse_another(storage.search.user_attrs["config"], config, where)
     if as_json:
-        typer.echo(_counts_json(storage, config), nl=False)
+        typer.echo(progress.counts_json(storage, config.budgets), nl=False)
     else:
         counts, best = progress.progress(storage), progress.best_so_far(storage, config.budgets)
         display.show_status(counts, best, standings(storage, config.confirm), config)
@@ -274,13 +284,14 @@ def report(study: StudyName) -> None:
 
     Example: filter-search report studies/digits
     """
+    from search.progress import not_confirmed
     from search.run import write_outcome
 
     plan, storage, where = _opened(study)
     if write_outcome(plan, storage, where):
         typer.echo(where / "report.html")
     else:
-        said = _not_confirmed(storage, where)
+        said = not_confirmed(storage, where)
         typer.echo(
             f"filter-search: no report and no verdict: {said}. trials.csv and runs.csv are up to date.", err=True
         )
@@ -321,13 +332,14 @@ def export(study: StudyName) -> None:
     from search.export import export_best
     from search.findings import by_budget, conclude
     from search.livedisplay import out
+    from search.progress import not_confirmed
     from search.report import write_report
     from search.worker import make_evaluator
 
     plan, storage, where = _opened(study)
     findings = conclude(plan, storage)
     if not by_budget(findings.findings):
-        raise ConfigError(_not_confirmed(storage, where))
+        raise ConfigError(not_confirmed(storage, where))
     torch.set_num_threads(1)  # as in a worker, so that the weights are those of its run
     written = export_best(plan, findings, where, make_evaluator(plan))
     write_report(where, findings, storage)  # it shows what the export saw
@@ -366,24 +378,6 @@ def _device_memory(name: "DeviceName") -> int:
     from search.training import choose_device
 
     return device_memory(choose_device(name))
-
-
-def _counts_json(storage: "Storage", config: "StudyConfig") -> str:
-    from search import progress
-    from search.folder import json_text
-
-    return json_text(progress.to_json(progress.progress(storage), progress.best_so_far(storage, config.budgets)))
-
-
-def _not_confirmed(storage: "Storage", where: Path) -> str:
-    from search.folder import resume_command
-    from search.progress import progress
-
-    counts = progress(storage)
-    return (
-        f"nothing is confirmed yet in {where}, with {counts.finished} of {counts.trials} trials and "
-        f"{counts.confirmed} confirmation runs done; go on with `{resume_command(where)}`"
-    )
 
 
 def _opened(study: str) -> "tuple[StudyPlan, Storage, Path]":

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from search.cost import Budget
+from search.folder import json_text, resume_command
 from search.study import PURPOSES, Purpose, Storage, accuracy_of, costs_of, is_finished, is_given_up, jobs
 
 _ENDS, _LEAST_GAPS = 32, 3  # the last ends a pace is told from, and the fewest gaps between them
@@ -119,6 +121,20 @@ def best_so_far(storage: Storage, budgets: tuple[Budget, ...]) -> list[Best]:
             best = max(within, key=accuracy_of)
             found.append(Best(budget, best.user_attrs["schedule"], accuracy_of(best)))
     return found
+
+
+def counts_json(storage: Storage, budgets: tuple[Budget, ...]) -> str:
+    """The study's counts and its best so far, as `--json` prints them."""
+    return json_text(to_json(progress(storage), best_so_far(storage, budgets)))
+
+
+def not_confirmed(storage: Storage, folder: Path) -> str:
+    """That there is no verdict yet, where the study stands and how to go on."""
+    counts = progress(storage)
+    return (
+        f"nothing is confirmed yet in {folder}, with {counts.finished} of {counts.trials} trials and "
+        f"{counts.confirmed} confirmation runs done; go on with `{resume_command(folder)}`"
+    )
 
 
 def to_json(counts: Progress, best: Sequence[Best]) -> dict[str, Any]:

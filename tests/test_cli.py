@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,8 +20,9 @@ from search.confirm import choose_cases
 from search.dataconfig import DataConfig
 from search.plan import make_plan
 
-DIGITS = Path(__file__).parent.parent / "configs" / "digits.yaml"
-VERBS = ("init", "check", "run", "status", "report", "export", "train")
+ROOT = Path(__file__).parent.parent
+DIGITS = ROOT / "configs" / "digits.yaml"
+VERBS = ("init", "check", "run", "status", "confirm", "report", "dashboard", "export", "train")
 
 
 @pytest.fixture
@@ -360,6 +362,19 @@ def test_an_unexpected_error_is_one_line_unless_debugged(command, monkeypatch):
     code, _, err = command("check", str(DIGITS))
     assert (code, "ZeroDivisionError" in err, "Traceback" in err) == (1, True, False)
     assert "Traceback" in command("check", str(DIGITS), "--debug")[2]
+
+
+@pytest.mark.parametrize(
+    ("target", "said"), [("> /dev/full", "unexpected OSError: [Errno 28] No space left on device"), ("| true", "")]
+)
+def test_results_that_cannot_be_written_end_with_1(tmp_path, target, said):
+    code = "import sys; sys.argv = ['filter-search', 'status', 'digits']\nfrom search.cli import main\nmain()"
+    (tmp_path / "status.py").write_text(code)
+    shell = f"set -o pipefail; {shlex.quote(sys.executable)} {tmp_path / 'status.py'} {target}"
+    ended = subprocess.run(["bash", "-c", shell], cwd=ROOT, capture_output=True, text=True, env=os.environ)
+    assert ended.returncode == 1
+    assert said in ended.stderr
+    assert "Exception ignored" not in ended.stderr
 
 
 @pytest.mark.parametrize(("out", "exit_code"), [("taken", 3), ("file/study", 5), ("file", 5)])
