@@ -69,6 +69,8 @@ class Search:
     def run(self, *, workers: int | None = None, resume: bool = False, quiet: bool = False) -> "Study":
         """Search, confirm and judge; the main job.
 
+        Call it under `if __name__ == "__main__":` in a script, since processes that read images import the script again.
+
         Args:
             workers: Processes; as configured unless given.
             resume: Continue the study in the folder if there is one.
