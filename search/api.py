@@ -69,7 +69,7 @@ class Search:
     def run(self, *, workers: int | None = None, resume: bool = False, quiet: bool = False) -> "Study":
         """Search, confirm and judge; the main job.
 
-        Call it under `if __name__ == "__main__":` in a script, since processes that read images import the script again.
+        In a script, call it under `if __name__ == "__main__":`, since processes that read images import it again.
 
         Args:
             workers: Processes; as configured unless given.

@@ -184,7 +184,7 @@ def run(
     if as_json:
         verdict = where / "verdict.json"
         typer.echo(
-            verdict.read_text() if ended.findings else counts_json(load(where, settings.name), settings.budgets),
+            verdict.read_text() if ended.findings else counts_json(load(where, settings.name), settings),
             nl=False,
         )
     elif ended.findings:
@@ -226,7 +226,7 @@ def status(
     storage = load(where, config.name)
     configfile.refuse_another(storage.search.user_attrs["config"], config, where)
     if as_json:
-        typer.echo(progress.counts_json(storage, config.budgets), nl=False)
+        typer.echo(progress.counts_json(storage, config), nl=False)
     else:
         counts, best = progress.progress(storage), progress.best_so_far(storage, config.budgets)
         display.show_status(counts, best, standings(storage, config.confirm), config)

@@ -133,6 +133,21 @@ def locked(folder: Path, patience_seconds: float = 10.0) -> Iterator[int]:
         os.close(descriptor)
 
 
+def is_running(folder: Path) -> bool:
+    """Whether a coordinator, or a worker one left behind, holds the study folder."""
+    try:
+        descriptor = os.open(folder / ".lock", os.O_RDWR)
+    except OSError:  # nobody ever ran it here, or it is not ours to run
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def environment(command: Sequence[str], seed: int, workers: int, device: str) -> dict[str, Any]:
     """Versions, hardware, commit, command and seed: what it takes to repeat a study."""
     return {

@@ -3,12 +3,12 @@
 Owns those sentences; `wording` has the exact ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from search.config import ConfirmConfig
 from search.findings import Finding, Findings
 from search.verdict import Outcome
-from search.wording import capital, counted, listed, number, percent, points, score_text, share, short_budget
+from search.wording import capital, chance, counted, listed, number, percent, points, score_text, share, short_budget
 
 
 def plain_answer(findings: Findings) -> str:
@@ -23,9 +23,8 @@ def plain_answer(findings: Findings) -> str:
             for outcome in ("not near-optimal", "near-optimal", "undecided")
         )
         if lost:
-            sentences.append(
-                f"{capital(str(rule))} costs accuracy {listed([_lost(findings, each) for each in lost])}."
-            )
+            losses = "; ".join(_lost(findings, each) for each in lost)
+            sentences.append(f"{capital(str(rule))} costs accuracy: {losses}.")
         if kept:
             margin = points(findings.plan.config.confirm.margin)
             subject = "it" if lost else str(rule)
@@ -43,12 +42,16 @@ def _within(findings: Sequence[Finding]) -> str:
 
 
 def _lost(findings: Findings, finding: Finding) -> str:
-    mean, score = finding.verdict.regret.mean, findings.plan.config.training.score
+    best, rule, config = finding.best.accuracy, finding.rule.accuracy, findings.plan.config
+    gain = best.mean - rule.mean if best and rule else finding.verdict.regret.mean
     about = "" if finding.verdict.exact else "about "
-    gain = f"gets {about}{number(mean)} more of every 100 test images right than"
-    if score != "accuracy":
-        gain = f"has a {score_text(score)} {about}{points(mean)} above that of"
-    return f"{_within([finding])}, where {finding.best.schedule} {gain} {finding.case.schedule}"
+    if config.table is not None:
+        said = f"is {about}{points(gain)} more accurate than"
+    elif config.training.score == "accuracy":
+        said = f"gets {about}{number(gain)} more of every 100 test images right than"
+    else:
+        said = f"has a {score_text(config.training.score)} {about}{points(gain)} above that of"
+    return f"{_within([finding])}, {finding.best.schedule} {said} {finding.case.schedule}"
 
 
 def use_sentence(finding: Finding, confirm: ConfirmConfig) -> str:
@@ -77,16 +80,38 @@ def use_sentence(finding: Finding, confirm: ConfirmConfig) -> str:
 
 
 def how_sure(findings: Findings) -> str:
-    """What the answer rests on, and how often such an answer is wrong."""
-    verdicts = [finding.verdict for finding in findings.findings]
-    runs = sorted({verdict.runs for verdict in verdicts if verdict.runs})
-    if not runs:
+    """What the answer rests on, how often such an answer is wrong, and what it does not speak of."""
+    compared = [finding for finding in findings.findings if finding.verdict.runs]
+    if not compared:
         return "How sure this is cannot be said before the first comparison."
-    if all(verdict.exact for verdict in verdicts):
+    if all(finding.verdict.exact for finding in compared):
         return "All accuracies were known beforehand, so the answer is certain for the table it was looked up in."
-    each = f"{runs[0]} to {counted(runs[-1], 'training')}" if runs[0] < runs[-1] else counted(runs[0], "training")
-    wrong = share(1 - findings.plan.config.confirm.confidence)
-    return (
-        f"Each answer rests on {each} of every schedule compared, scored on test images that the search had not seen, "
-        f"and is wrong with a probability of at most {wrong}."
-    )
+    config, runs = findings.plan.config, sorted({finding.rule.runs for finding in compared})
+    noun = "training" if config.table is None else "draw"
+    number_of = f"{runs[0]} to {counted(runs[-1], noun)}" if runs[0] < runs[-1] else counted(runs[0], noun)
+    seen = ", scored on test images that the search had not seen" if config.table is None else " from the table"
+    said = [f"Each comparison rests on {number_of} of either schedule{seen}."]
+    if any(finding.verdict.outcome != "undecided" for finding in compared):
+        wrong = share(1 - config.confirm.confidence)
+        said.append(f"What was decided is wrong about the schedules compared with a probability of at most {wrong}.")
+    if any(finding.verdict.outcome == "undecided" for finding in compared):
+        said.append("Where the trainings do not tell, what leads so far may not lead in the end.")
+    return " ".join([*said, *_untested(findings, compared)])
+
+
+def _untested(findings: Findings, compared: Sequence[Finding]) -> Iterator[str]:
+    """How likely something nobody tested is better, where a rule is called good enough."""
+    margin = points(findings.plan.config.confirm.margin)
+    for rule in dict.fromkeys(finding.case.rule for finding in compared):
+        chances = [
+            f"{chance(finding.unexplored_probability)} {_within([finding])}"
+            for finding in compared
+            if finding.case.rule == rule
+            and finding.verdict.outcome == "near-optimal"
+            and finding.unexplored_probability is not None
+        ]
+        if chances:
+            yield (
+                f"That some schedule nobody tested beats {rule} by more than {margin} has a probability of "
+                f"{listed(chances)}, by the model of the search."
+            )

@@ -9,10 +9,13 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from search.cases import Standing, standings
+from search.config import StudyConfig
 from search.cost import Budget
-from search.folder import json_text, resume_command
+from search.folder import is_running, json_text, resume_command
 from search.study import PURPOSES, Purpose, Storage, accuracy_of, costs_of, is_finished, is_given_up, jobs
 
+_DONE = "done"
 _ENDS, _LEAST_GAPS = 32, 3  # the last ends a pace is told from, and the fewest gaps between them
 
 
@@ -22,6 +25,7 @@ class Progress:
 
     Attributes:
         phase: `search`, `confirm` once every trial has ended, `probe` once the first probe is queued.
+        done: Whether it ran to its end and nothing was queued since.
         finished: Finished trials.
         trials: Trials in all.
         running: Jobs being carried out.
@@ -38,6 +42,7 @@ class Progress:
     """
 
     phase: Purpose
+    done: bool
     finished: int
     trials: int
     running: int
@@ -70,6 +75,8 @@ def progress(storage: Storage) -> Progress:
     phase: Purpose = "probe" if probing else "confirm" if searched else "search"
     return Progress(
         phase=phase,
+        done=storage.search.user_attrs.get(_DONE, False)
+        and all(job.state.is_finished() for job in trials + confirming + probing),
         finished=sum(map(is_finished, trials)),
         trials=len(trials),
         running=sum(job.state is TrialState.RUNNING for job in trials + confirming + probing),
@@ -123,22 +130,46 @@ def best_so_far(storage: Storage, budgets: tuple[Budget, ...]) -> list[Best]:
     return found
 
 
-def counts_json(storage: Storage, budgets: tuple[Budget, ...]) -> str:
-    """The study's counts and its best so far, as `--json` prints them."""
-    return json_text(to_json(progress(storage), best_so_far(storage, budgets)))
+def mark_done(storage: Storage) -> None:
+    """Note that the study ran to its end."""
+    storage.search.set_user_attr(_DONE, True)
+
+
+def counts_json(storage: Storage, config: StudyConfig) -> str:
+    """The study's counts, its best so far and the verdicts there are, as `--json` prints them."""
+    found = to_json(progress(storage), best_so_far(storage, config.budgets))
+    return json_text(found | {"verdicts": [_standing(each) for each in standings(storage, config.confirm)]})
+
+
+def _standing(found: Standing) -> dict[str, Any]:
+    regret = found.verdict.regret
+    return {
+        "cost": found.case.budget.cost,
+        "limit": found.case.budget.limit,
+        "rule": str(found.case.rule),
+        "rule_schedule": str(found.case.schedule),
+        "best_schedule": str(found.best),
+        "rule_accuracy": found.rule_accuracy,
+        "best_accuracy": found.best_accuracy,
+        "split": "test",
+        "runs": found.verdict.runs,
+        "regret": {"mean": regret.mean, "low": regret.low, "high": regret.high},
+        "verdict": found.verdict.outcome,
+    }
 
 
 def not_confirmed(storage: Storage, folder: Path) -> str:
     """That there is no verdict yet, where the study stands and how to go on."""
     counts = progress(storage)
+    going = "it is being run: wait for it" if is_running(folder) else f"go on with `{resume_command(folder)}`"
     return (
         f"nothing is confirmed yet in {folder}, with {counts.finished} of {counts.trials} trials and "
-        f"{counts.confirmed} confirmation runs done; go on with `{resume_command(folder)}`"
+        f"{counts.confirmed} confirmation runs done; {going}"
     )
 
 
 def to_json(counts: Progress, best: Sequence[Best]) -> dict[str, Any]:
-    """Both as plain values."""
+    """Both as plain values; the best are the luckiest of the search's own scores, not what was confirmed."""
     return asdict(counts) | {
         "best": [
             {
@@ -146,6 +177,7 @@ def to_json(counts: Progress, best: Sequence[Best]) -> dict[str, Any]:
                 "limit": each.budget.limit,
                 "schedule": each.schedule,
                 "accuracy": each.accuracy,
+                "split": "validation",
             }
             for each in best
         ]

@@ -130,7 +130,7 @@ def falloff_span(best: BestRatio, margin: float) -> tuple[float, float]:
 
 
 def _tick(points: float) -> str:
-    return number(points / 100).replace("-", "\N{MINUS SIGN}")
+    return number(points / 100)
 
 
 def _handles(shown: Sequence[BestRatio], margin: float) -> list[Line2D | Patch]:

@@ -72,6 +72,14 @@ class Sight:
 
 
 @dataclass(frozen=True)
+class Use:
+    """What to use under one budget, and the folder beside the page that has it, where one does."""
+
+    sentence: str
+    folder: str | None
+
+
+@dataclass(frozen=True)
 class Card:
     """A verdict as the page shows it."""
 
@@ -149,7 +157,8 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
         "config": findings.plan.config,
         "question": findings.plan.config.question,
         "answer": plain_answer(findings),
-        "uses": [use_sentence(finding, findings.plan.config.confirm) for finding in findings.findings],
+        "uses": [_use(folder, findings, finding) for finding in findings.findings],
+        "schedules": len({trial.user_attrs["schedule"] for trial in trials}),
         "sure": how_sure(findings),
         "cards": [_card(findings, finding) for finding in findings.findings],
         "forecast_note": wording.forecast_note(findings.findings),
@@ -218,6 +227,12 @@ def _score(findings: Findings) -> str:
 
 def _known_costs(findings: Findings) -> tuple[CostName, ...]:
     return findings.plan.objective.reference.known
+
+
+def _use(folder: Path, findings: Findings, finding: Finding) -> Use:
+    best = f"best/{finding.case.budget.folder}"
+    kept = by_budget(findings.findings).get(finding.case.budget) == finding.best and (folder / best).is_dir()
+    return Use(use_sentence(finding, findings.plan.config.confirm), best if kept else None)
 
 
 def _card(findings: Findings, finding: Finding) -> Card:

@@ -39,7 +39,7 @@ from search.findings import Findings, conclude
 from search.launch import LocalWorkers
 from search.memorylimit import memory_limit
 from search.plan import StudyPlan
-from search.progress import Progress, progress
+from search.progress import Progress, mark_done, progress
 from search.records import write_records, write_verdict
 from search.report import write_report
 from search.soundness import probes
@@ -142,7 +142,9 @@ def run_study(
             folder.write_json(where / "environment.json", written | {"data_notes": list(notes)})
         configfile.write(plan.config, where / "config.yaml")
         before = progress(storage)
-        if not plan.exhaustive:
+        if plan.exhaustive:
+            mark_done(storage)
+        else:
             with LocalWorkers(where, workers, lock) as local:
                 try:
                     Launch(plan, storage, local, stop, show).carry_out()
@@ -308,8 +310,8 @@ class Launch:
     def carry_out(self) -> None:
         """Search, confirm and probe, then let the workers end; whatever stops it, nothing is left running."""
         try:
-            if self.search() and self.confirm():
-                self.probe()
+            if self.search() and self.confirm() and self.probe():
+                mark_done(self.storage)
         finally:
             self.drain()
 
@@ -350,11 +352,14 @@ class Launch:
             self._tend()
         return False
 
-    def probe(self) -> None:
-        """Carry out the probes that ask how far the verdicts can be trusted, unless stopped."""
+    def probe(self) -> bool:
+        """Carry out the probes that ask how far the verdicts can be trusted; False when it was stopped."""
         study.enqueue_probes(self.storage, probes(self.plan, self.storage))
-        while self._busy("probe") and not self.stop.due():
+        while self._busy("probe"):
+            if self.stop.due():
+                return False
             self._tend()
+        return True
 
     def drain(self) -> None:
         """Let the workers finish what they do; a second signal ends them, and their trials return to the queue."""

@@ -49,14 +49,14 @@ def short_budget(budget: Budget) -> str:
 
 
 def number(fraction: float) -> str:
-    """A difference of accuracies in points, bare: `0.5`, `-1.25`."""
+    """A difference of accuracies in points, bare: `0.5`, `1.25` with a minus sign before it."""
     return _trimmed(100 * fraction)
 
 
 def points(fraction: float) -> str:
     """A difference of accuracies in points: `0.5 points`, `1 point`."""
     text = number(fraction)
-    return f"{text} point{'' if text in ('1', '-1') else 's'}"
+    return f"{text} point" if text.strip("\N{MINUS SIGN}") == "1" else f"{text} points"
 
 
 def percent(fraction: float) -> str:
@@ -379,7 +379,7 @@ def origin_text(origin: str) -> str:
 def _trimmed(value: float) -> str:
     """At most two decimals, no trailing zeros, no minus before zero."""
     text = f"{value:.2f}".rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
+    return "0" if text == "-0" else text.replace("-", "\N{MINUS SIGN}")
 
 
 def capital(text: str) -> str:

@@ -46,7 +46,7 @@ def test_every_plot_is_drawn_and_takes_the_place_of_its_picture(page, report):
 
 def test_the_answer_is_on_the_first_screen(page, report):
     page.goto(report)
-    for said in ("Doubling costs accuracy within 1,500", "What to use"):
+    for said in ("Doubling costs accuracy: within 1,500", "What to use"):
         box = page.get_by_text(said).first.bounding_box()
         assert box["y"] + box["height"] <= 900
 

@@ -241,7 +241,7 @@ def test_a_logger_there_is_not_is_told(exported, name, said, monkeypatch):
 
 
 def test_a_terminal_or_a_file_is_told_how_far_it_is(capsys, monkeypatch):
-    monkeypatch.setattr(display, "_PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(display, "PLAIN_SECONDS", 0.0)
     with display.epochs() as show:
         show(EpochReport(3, 4, 0.5, 0.01, 0.9712, 0.1234, 125.0))
         show(EpochReport(4, 4, 0.5, 0.01, 0.9812, 0.1134, 0.0))

@@ -33,6 +33,7 @@ def test_pages_escape_and_sources_do_not():
             "classes": 2,
             "mean": [0.5],
             "deviation": [1.0],
+            "needs": "PyTorch alone",
         },
     )
     assert "<b>" in source

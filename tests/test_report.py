@@ -81,7 +81,7 @@ def test_a_page_that_does_not_nest_would_be_noticed():
 def test_the_answer_comes_first_and_every_verdict_is_told(written):
     text = _Page(written.read_text()).text
     start = text.index("Is doubling the filters at every stage near-optimal?")
-    assert text.index("Doubling costs accuracy within 1,500") < start + 200
+    assert text.index("Doubling costs accuracy: within 1,500") < start + 200
     assert start < text.index("What to use") < text.index("Verdicts")
     for said in ("✗ not near-optimal", "✓ near-optimal", "? undecided", "filter-search run x.yaml", "2 cores"):
         assert said in text

@@ -33,9 +33,10 @@ def test_budget_text(budget, said):
 def test_points_say_the_difference_to_a_hundredth(fraction):
     text = wording.points(fraction)
     shown, unit = text.split()
-    assert abs(float(shown) - 100 * fraction) <= 0.005 + 1e-9
-    assert (unit == "point") == (shown in ("1", "-1"))
-    assert shown != "-0"
+    assert abs(float(shown.replace("\N{MINUS SIGN}", "-")) - 100 * fraction) <= 0.005 + 1e-9
+    assert (unit == "point") == (shown in ("1", "\N{MINUS SIGN}1"))
+    assert "-" not in shown
+    assert shown != "\N{MINUS SIGN}0"
 
 
 def test_an_estimated_chance_never_claims_certainty():
