@@ -1,6 +1,8 @@
 import ast
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from jinja2 import UndefinedError
 
@@ -23,19 +25,16 @@ def test_what_a_template_needs_must_be_given():
         pages.fill("model_card.md", {"words": wording})
 
 
-def test_pages_escape_and_sources_do_not():
-    source = pages.fill(
-        "model.py",
-        {
-            "schedule": "<b>",
-            "source": "network = '<i>'",
-            "image": "1x8x8",
-            "classes": 2,
-            "mean": [0.5],
-            "deviation": [1.0],
-            "needs": "PyTorch alone",
-        },
+def test_pages_escape_and_texts_do_not():
+    page = pages.fill("study.html", {"question": "<b>", "answer": "", "uses": []})
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page
+    sizes = SimpleNamespace(training=2, validation=1)
+    provenance = SimpleNamespace(
+        schedule="4-8", data=SimpleNamespace(name="<b>"), sizes=sizes, config=SimpleNamespace(name="<i>"), seed=3
     )
-    assert "<b>" in source
-    assert "network = '<i>'" in source
-    assert source.endswith("\n")
+    artifact = SimpleNamespace(accuracy=SimpleNamespace(mean=0.9, low=0.8, high=1.0), correct=np.array([True]))
+    given = {"provenance": provenance, "artifact": artifact, "epochs": 2, "score": "accuracy", "loading": "<u>"}
+    card = pages.fill("trained_card.md", given | {"words": wording})
+    assert all(each in card for each in ("<b>", "<i>", "<u>"))
+    assert card.endswith("\n")
