@@ -2,16 +2,20 @@
 
 import io
 import json
+import math
 import os
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 import time
 from dataclasses import asdict
 from wsgiref.util import setup_testing_defaults
 
 import pytest
 from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.distributions import IntDistribution
 from optuna.trial import TrialState, create_trial
 from optuna_dashboard import save_note, wsgi
 from planted_findings import make_storage
@@ -20,9 +24,10 @@ from search import configfile
 from search.annotations import Annotations, Moment
 from search.dashboard.artifacts import FolderArtifacts
 from search.dashboard.guard import Guard, host_name, is_loopback, own_hosts
-from search.dashboard.live import Live, _read
+from search.dashboard.live import Live
 from search.dashboard.mirror import Mirror
 from search.dashboard.page import Page
+from search.dashboard.reading import read
 from search.dashboard.server import serve
 from search.dashboard.telling import best_within, note, told
 from search.dashboard.view import Viewer
@@ -187,10 +192,11 @@ def described(store):
 def test_artifacts_are_the_files_written_for_people(folder):
     store = FolderArtifacts(folder)
     ids = described(store)
-    assert set(ids) == {"report.html", "figures/ratios.png"}
+    assert set(ids) == {"./report.html", "figures/ratios.png"}
+    assert min(ids) == "./report.html"  # first on the page, which sorts by name
     with store.open_reader(ids["figures/ratios.png"]) as file:
         assert file.read() == b"png"
-    assert store.file_name(ids["report.html"]) == "report.html"
+    assert store.file_name(ids["./report.html"]) == "report.html"
     assert described(FolderArtifacts(folder)) == ids
 
 
@@ -216,12 +222,12 @@ def test_artifacts_are_never_written(folder):
     with pytest.raises(PermissionError, match="read only"):
         store.write("a", io.BytesIO())
     with pytest.raises(PermissionError, match="read only"):
-        store.remove(described(store)["report.html"])
+        store.remove(described(store)["./report.html"])
     assert (folder / "report.html").exists()
 
 
 def test_a_mirror_has_the_studys_ids_and_cannot_be_changed(opened):
-    seen = _read(opened)
+    seen = read(opened)
     mirror = Mirror([(seen.studies[purpose], seen.trials[purpose]) for purpose in seen.studies])
     study_id = mirror.get_study_id_from_name(opened.search.study_name)
     assert mirror.get_all_trials(study_id) == opened.backend.get_all_trials(study_id)
@@ -237,6 +243,26 @@ def test_a_mirror_has_the_studys_ids_and_cannot_be_changed(opened):
         body = {"version": 1, "body": "x", "user_attrs": {"a": 1}, "state": "fail", "study_name": "y"}
         assert ask(app, path, method, body=json.dumps(body | {"directions": ["minimize"]}).encode())[0] == 500
     assert mirror.get_all_trials(study_id) == opened.backend.get_all_trials(study_id)
+
+
+def test_a_study_is_read_as_optuna_reads_it(opened):
+    odd = opened.search.ask({"stage_1": IntDistribution(2, 64, log=True)})
+    for step, value in enumerate((0.5, math.inf, -math.inf)):
+        odd.report(value, step)
+    opened.search.tell(odd, math.inf)
+    opened.search.enqueue_trial({"stage_1": 3})
+    seen = read(opened)
+    assert TrialState.WAITING in {trial.state for trial in seen.trials["search"]}
+    for purpose, trials in seen.trials.items():
+        assert trials == opened.trials(purpose)
+        assert seen.studies[purpose].study_name == opened.study(purpose).study_name
+
+
+def test_the_dashboard_is_loaded_without_what_it_does_not_need():
+    loaded = "with _without_scikit_learn(): import search.dashboard.live\n"
+    later = "import sys; assert 'sklearn' not in sys.modules; import sklearn.ensemble"
+    code = f"from search.dashboard.server import _without_scikit_learn\n{loaded}{later}"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_trials_are_told_for_people(plan, opened):
@@ -269,7 +295,7 @@ def test_notes_say_what_a_trial_was(plan, opened):
 
 
 def view_of(plan, storage, folder, painted=None):
-    return Viewer(plan.config, FolderArtifacts(folder)).view(_read(storage), painted)
+    return Viewer(plan.config, FolderArtifacts(folder)).view(read(storage), painted)
 
 
 def detail(app, study_id=1, after=0):
