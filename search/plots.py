@@ -20,7 +20,7 @@ from search.stagefigures import StageBars
 from search.wording import percent, ratio, score_text, short_budget
 
 _SAMPLED = "#9A9A9A"
-_MOST_SAMPLED = 1000  # shown; 5,000 look the same, and make a page five times as heavy
+_MOST_SAMPLED = 500  # shown; ten times as many look the same and make a page as much heavier
 _ACCURACIES = (10, 30, 50, 70, 80, 85, 90, 93, 95, 96, 97, 98, 98.5, 99, 99.5, 99.8, 99.9)
 _NAMES: dict[CostName, str] = {
     "params": "parameters",
