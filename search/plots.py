@@ -164,7 +164,8 @@ def falloff(findings: Findings) -> go.Figure:
         figure.add_hline(0, line={"color": INK, "width": 1}, **at)
         figure.add_vline(2, line={"color": INK, "width": 1.2, "dash": "dash"}, **at)
     figure.update_xaxes(title="growth ratio; doubling is 2", **_ratio_axis())
-    figure.update_yaxes(title="points over doubling", zeroline=False)
+    figure.update_yaxes(title="points over doubling", col=1)
+    figure.update_yaxes(zeroline=False)
     return figure
 
 
@@ -239,7 +240,7 @@ def stages(bars: Sequence[StageBars]) -> go.Figure:
         highest = max(*each.rule.filters, *each.best.filters)
         figure.update_yaxes(range=[0, 1.2 * highest], row=place // 2 + 1, col=place % 2 + 1)  # a label fits above
     figure.update_layout(barmode="group", bargap=0.25)
-    figure.update_yaxes(title="filters")
+    figure.update_yaxes(title="filters", col=1)
     return figure
 
 
