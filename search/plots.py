@@ -20,7 +20,14 @@ from search.stagefigures import StageBars
 from search.wording import percent, ratio, score_text, short_budget
 
 _SAMPLED = "#9A9A9A"
+_MOST_SAMPLED = 500  # shown; ten times as many look the same and make a page as much heavier
 _ACCURACIES = (10, 30, 50, 70, 80, 85, 90, 93, 95, 96, 97, 98, 98.5, 99, 99.5, 99.8, 99.9)
+_NAMES: dict[CostName, str] = {
+    "params": "parameters",
+    "macs": "MACs",
+    "activations": "activations",
+    "memory": "memory",
+}
 _RULE_COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe and Ito's; shapes differ as well
 _RULE_MARKS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "bowtie", "hourglass", "star-square")
 
@@ -35,8 +42,10 @@ def accuracy_against_cost(findings: Findings, trials: Sequence[TrialPoint], cost
     rules = findings.plan.config.rules
     judged, compared = ([str(rule) for rule in which] for which in (rules.judged, rules.compared))
     sampled = [trial for trial in trials if trial.origin not in (*judged, *compared)]
-    figure.add_trace(_points(sampled, cost, "sampled", mode="markers", marker={"color": _SAMPLED, "size": 5}))
     front = _front(trials, cost)
+    shown = _thinned(sampled, front)
+    said = "sampled" if len(shown) == len(sampled) else f"sampled ({len(shown):,} of {len(sampled):,} shown)"
+    figure.add_trace(_points(shown, cost, said, mode="markers", marker={"color": _SAMPLED, "size": 5}))
     line = {"color": INK, "width": 1.4, "shape": "hv"}
     figure.add_trace(_points(front, cost, "best so far, by cost", mode="lines", line=line))
     for rule, mark, colour in zip(compared, cycle(_RULE_MARKS), cycle(_RULE_COLOURS), strict=False):
@@ -62,21 +71,28 @@ def accuracy_against_cost(findings: Findings, trials: Sequence[TrialPoint], cost
 
 def _points(trials: Sequence[TrialPoint], cost: CostName, name: str, **style: Any) -> go.Scatter:  # noqa: ANN401
     """A trace of trials, errors in percent, with schedule, accuracy and costs on hovering."""
-    hover = "<b>%{text}</b><br>" + name + "<extra></extra>"
+    known = trials[0].costs.known if trials else ()
+    costs = "".join(f"%{{customdata[{place}]}} {_NAMES[each]}<br>" for place, each in enumerate(known, start=1))
     return go.Scatter(
         x=[trial.costs[cost] for trial in trials],
-        y=[100 * error_of(trial.accuracy) for trial in trials],
-        text=[_described(trial) for trial in trials],
-        hovertemplate=hover,
+        y=[round(100 * error_of(trial.accuracy), 4) for trial in trials],
+        text=[str(trial.schedule) for trial in trials],
+        customdata=[
+            [percent(trial.accuracy), *(amount(each, trial.costs[each]) for each in known)] for trial in trials
+        ],
+        hovertemplate=f"<b>%{{text}}</b>: %{{customdata[0]}}<br>{costs}<b>{name}</b><extra></extra>",
         name=name,
         **style,
     )
 
 
-def _described(trial: TrialPoint) -> str:
-    names = {"params": "parameters", "macs": "MACs", "activations": "activations", "memory": "memory"}
-    costs = "<br>".join(f"{amount(cost, trial.costs[cost])} {names[cost]}" for cost in trial.costs.known)
-    return f"{trial.schedule}</b>: {percent(trial.accuracy)}<br>{costs}<b>"
+def _thinned(sampled: Sequence[TrialPoint], front: Sequence[TrialPoint]) -> list[TrialPoint]:
+    """At most so many of them, evenly over the search, and whatever of them is on the front."""
+    if len(sampled) <= _MOST_SAMPLED:
+        return list(sampled)
+    chosen = {place * len(sampled) // _MOST_SAMPLED for place in range(_MOST_SAMPLED)}
+    best = set(front)
+    return [trial for place, trial in enumerate(sampled) if place in chosen or trial in best]
 
 
 def _curve_style(mark: str, colour: str, size: float, width: float) -> dict[str, Any]:
@@ -148,7 +164,8 @@ def falloff(findings: Findings) -> go.Figure:
         figure.add_hline(0, line={"color": INK, "width": 1}, **at)
         figure.add_vline(2, line={"color": INK, "width": 1.2, "dash": "dash"}, **at)
     figure.update_xaxes(title="growth ratio; doubling is 2", **_ratio_axis())
-    figure.update_yaxes(title="points over doubling", zeroline=False)
+    figure.update_yaxes(title="points over doubling", col=1)
+    figure.update_yaxes(zeroline=False)
     return figure
 
 
@@ -220,8 +237,10 @@ def stages(bars: Sequence[StageBars]) -> go.Figure:
                 row=place // 2 + 1,
                 col=place % 2 + 1,
             )
+        highest = max(*each.rule.filters, *each.best.filters)
+        figure.update_yaxes(range=[0, 1.2 * highest], row=place // 2 + 1, col=place % 2 + 1)  # a label fits above
     figure.update_layout(barmode="group", bargap=0.25)
-    figure.update_yaxes(title="filters")
+    figure.update_yaxes(title="filters", col=1)
     return figure
 
 

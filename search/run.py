@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -225,9 +225,23 @@ def write_outcome(plan: StudyPlan, storage: Storage, where: Path) -> Findings | 
     write_verdict(where, findings)
     leaderboard.write(where, findings, storage)
     write_report(where, findings, storage)
-    with suppress(StorageError), study.guarded(where):  # a storage that can only be read still gets its report
-        annotate(storage, findings)
+    try:
+        with study.guarded(where):
+            annotate(storage, findings)
+    except StorageError as error:
+        if not _is_read_only(error):  # else the report is all there can be
+            raise
     return findings
+
+
+def _is_read_only(error: StorageError) -> bool:
+    """Whether it came of a database that this user may read and not write, by SQLite's own code for that."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if getattr(getattr(cause, "orig", None), "sqlite_errorname", "").startswith("SQLITE_READONLY"):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def _device_name(config: StudyConfig) -> str:

@@ -9,6 +9,7 @@ from planted_findings import make_plan, make_storage
 
 from search import wording
 from search.annotations import Annotations, Moment, annotate, annotations, is_edited, keep, kept, objective_names
+from search.errors import StorageError
 from search.run import write_outcome
 from search.study import load
 
@@ -99,16 +100,32 @@ def test_every_value_has_a_name(objective, names):
     assert objective_names(make_plan(search={"objective": objective}).config) == names
 
 
-def test_a_storage_that_can_only_be_read_still_gets_its_report(plan, findings, monkeypatch, tmp_path):
+@pytest.fixture
+def outcome(plan, findings, monkeypatch, tmp_path):
+    """Writes the outcome of a planted study, after a statement that changes its database or the connection to it."""
     make_storage(plan, tmp_path)
     storage = load(tmp_path, plan.config.name)
-    with storage.backend.engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA query_only = ON")
     monkeypatch.setattr("search.run.write_records", lambda *_: None)  # planted runs took no time
     monkeypatch.setattr("search.run.stored_cases", lambda _: [])
     monkeypatch.setattr("search.run.conclude", lambda *_: findings)
-    assert write_outcome(plan, storage, tmp_path) is findings
-    assert (tmp_path / "report.html").exists()
-    assert not kept(storage.search.user_attrs)
+
+    def write(statement):
+        with storage.backend.engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+        return write_outcome(plan, storage, tmp_path)
+
+    yield write
     storage.backend.remove_session()
     storage.backend.engine.dispose()
+
+
+def test_a_storage_that_can_only_be_read_still_gets_its_report(outcome, findings, plan, tmp_path):
+    assert outcome("PRAGMA query_only = ON") is findings
+    assert (tmp_path / "report.html").exists()
+    assert not kept(load(tmp_path, plan.config.name).search.user_attrs)
+
+
+def test_a_storage_that_is_damaged_is_said_so(outcome, tmp_path):
+    with pytest.raises(StorageError, match="no such table"):
+        outcome("DROP TABLE study_system_attributes")
+    assert (tmp_path / "report.html").exists()

@@ -1,17 +1,21 @@
-"""Who may ask the dashboard for what, what it tells of a study, and that the study never notices."""
+"""What the dashboard tells of a study, and that the study never notices."""
 
 import io
 import json
+import math
 import os
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 import time
 from dataclasses import asdict
-from wsgiref.util import setup_testing_defaults
 
 import pytest
+from asking import ask
 from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.distributions import IntDistribution
 from optuna.trial import TrialState, create_trial
 from optuna_dashboard import save_note, wsgi
 from planted_findings import make_storage
@@ -19,134 +23,17 @@ from planted_findings import make_storage
 from search import configfile
 from search.annotations import Annotations, Moment
 from search.dashboard.artifacts import FolderArtifacts
-from search.dashboard.guard import Guard, host_name, is_loopback, own_hosts
-from search.dashboard.live import Live, _read
+from search.dashboard.guard import Guard, own_hosts
+from search.dashboard.live import Live
 from search.dashboard.mirror import Mirror
 from search.dashboard.page import Page
+from search.dashboard.reading import read
 from search.dashboard.server import serve
 from search.dashboard.telling import best_within, note, told
 from search.dashboard.view import Viewer
 from search.errors import ConfigError
 from search.schedule import FilterSchedule
 from search.study import costs_of, load
-
-NOTE = "/api/studies/1/note"
-
-
-def ask(app, path="/", method="GET", query="", body=b"", **headers):
-    """Status, headers and body of one request."""
-    environ = {"PATH_INFO": path, "REQUEST_METHOD": method, "QUERY_STRING": query, "HTTP_HOST": "127.0.0.1:8080"}
-    environ |= {f"HTTP_{name.upper()}": value for name, value in headers.items()}
-    environ |= {"CONTENT_LENGTH": str(len(body)), "CONTENT_TYPE": "application/json"}
-    setup_testing_defaults(environ)
-    environ["wsgi.input"] = io.BytesIO(body)
-    answer = {}
-
-    def start(status, headers, exc_info=None):
-        answer.update(status=status, headers=dict(headers))
-        return lambda _: None
-
-    content = b"".join(app(environ, start))
-    return int(answer["status"][:3]), answer["headers"], content
-
-
-def inner(environ, start):
-    start("200 OK", [("Content-Type", "text/html"), ("Access-Control-Allow-Origin", "*")])
-    return [b"inside"]
-
-
-def guarded(host="127.0.0.1", token=None, edits=False):
-    return Guard(inner, own_hosts(host, ["bench"]), token, edits=edits, file_names={"1a": "report.html"}.get)
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
-@pytest.mark.parametrize("path", ["/api/studies/1", NOTE, "/api/trials/3/tell"])
-def test_only_reading_passes(method, path):
-    status, headers, body = ask(guarded(), path, method)
-    assert (status, headers["Allow"]) == (405, "GET, HEAD")
-    assert b"read only" in body
-    assert ask(guarded(), path)[0] == ask(guarded(), path, "HEAD")[0] == 200
-
-
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "192.168.0.7", ""])
-def test_a_foreign_host_is_refused(host):
-    status, _, body = ask(guarded(), host=host)
-    assert status == 403
-    assert b"host name" in body
-
-
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8080", "127.0.0.1:9000", "[::1]:8080", "bench"])
-def test_the_machines_own_names_pass(host):
-    assert ask(guarded(), host=host)[0] == 200
-
-
-def test_addresses_serve_where_others_may_come():
-    assert ask(guarded("0.0.0.0"), host="192.168.0.7:8080")[0] == 200
-    assert ask(guarded("0.0.0.0"), host="evil.example")[0] == 403
-
-
-@pytest.mark.parametrize("header", ["a b", "me@evil.example", "x/y", "[::1", "a\\b"])
-def test_what_is_no_host_has_no_name(header):
-    assert host_name(header) == ""
-
-
-def test_elsewhere_a_token_is_needed():
-    app = guarded("0.0.0.0", "s3cret")
-    for query, cookie in (("", ""), ("token=wrong", ""), ("", "filter_search_token=wrong"), ("token=%C3%A9", "")):
-        status, _, body = ask(app, query=query, cookie=cookie)
-        assert status == 403
-        assert b"token" in body
-    status, headers, body = ask(app, "/dashboard", query="token=s3cret&a=%22%3E")
-    assert status == 200
-    assert headers["Set-Cookie"] == "filter_search_token=s3cret; Path=/; HttpOnly; SameSite=Strict"
-    assert b"s3cret" not in body
-    assert b'url=/dashboard?a=%22%3E"' in body
-    assert ask(app, cookie="other=1; filter_search_token=s3cret")[2] == b"inside"
-
-
-def test_answers_carry_safe_headers():
-    page, file = ask(guarded(), "/dashboard/studies/1")[1], ask(guarded(), "/artifacts/1/1a")[1]
-    for headers in (page, file, ask(guarded(), host="evil.example")[1]):
-        assert headers["X-Content-Type-Options"] == "nosniff"
-        assert headers["Referrer-Policy"] == "no-referrer"
-        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
-        assert "Access-Control-Allow-Origin" not in headers
-    assert "default-src 'self'" in page["Content-Security-Policy"]
-    assert "sandbox" not in page["Content-Security-Policy"]
-    assert "Content-Disposition" not in page
-    assert file["Content-Security-Policy"].startswith("sandbox; default-src 'none'")
-    assert file["Content-Disposition"] == "attachment; filename*=UTF-8''report.html"
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "headers", "status"),
-    [
-        ("PUT", NOTE, {}, 200),
-        ("PUT", "/api/studies/1/12/note", {"origin": "http://127.0.0.1:8080", "sec_fetch_site": "same-origin"}, 200),
-        ("PUT", NOTE, {"origin": "http://evil.example"}, 403),
-        ("PUT", NOTE, {"sec_fetch_site": "cross-site"}, 403),
-        ("PUT", NOTE, {"sec_fetch_site": "same-site"}, 403),
-        ("POST", NOTE, {}, 403),
-        ("DELETE", "/api/studies/1", {}, 403),
-        ("POST", "/api/trials/3/tell", {}, 403),
-        ("POST", "/api/trials/3/user-attrs", {}, 403),
-        ("POST", "/api/artifacts/1", {}, 403),
-        ("PUT", "/api/studies/1/preference_feedback_component", {}, 403),
-    ],
-)
-def test_with_edits_notes_can_be_written_from_here_and_nothing_else(method, path, headers, status):
-    assert ask(guarded(edits=True), path, method, body=b"{}", **headers)[0] == status
-
-
-def test_a_note_has_a_largest_size():
-    assert ask(guarded(edits=True), NOTE, "PUT", body=b"x" * 1_000_001)[0] == 403
-
-
-@pytest.mark.parametrize(
-    ("host", "is_it"), [("127.0.0.5", True), ("::1", True), ("localhost", True), ("0.0.0.0", False)]
-)
-def test_loopback_is_told_from_the_rest(host, is_it):
-    assert is_loopback(host) is is_it
 
 
 @pytest.fixture(scope="module")
@@ -187,10 +74,11 @@ def described(store):
 def test_artifacts_are_the_files_written_for_people(folder):
     store = FolderArtifacts(folder)
     ids = described(store)
-    assert set(ids) == {"report.html", "figures/ratios.png"}
+    assert set(ids) == {"./report.html", "figures/ratios.png"}
+    assert min(ids) == "./report.html"  # first on the page, which sorts by name
     with store.open_reader(ids["figures/ratios.png"]) as file:
         assert file.read() == b"png"
-    assert store.file_name(ids["report.html"]) == "report.html"
+    assert store.file_name(ids["./report.html"]) == "report.html"
     assert described(FolderArtifacts(folder)) == ids
 
 
@@ -216,12 +104,12 @@ def test_artifacts_are_never_written(folder):
     with pytest.raises(PermissionError, match="read only"):
         store.write("a", io.BytesIO())
     with pytest.raises(PermissionError, match="read only"):
-        store.remove(described(store)["report.html"])
+        store.remove(described(store)["./report.html"])
     assert (folder / "report.html").exists()
 
 
 def test_a_mirror_has_the_studys_ids_and_cannot_be_changed(opened):
-    seen = _read(opened)
+    seen = read(opened)
     mirror = Mirror([(seen.studies[purpose], seen.trials[purpose]) for purpose in seen.studies])
     study_id = mirror.get_study_id_from_name(opened.search.study_name)
     assert mirror.get_all_trials(study_id) == opened.backend.get_all_trials(study_id)
@@ -237,6 +125,26 @@ def test_a_mirror_has_the_studys_ids_and_cannot_be_changed(opened):
         body = {"version": 1, "body": "x", "user_attrs": {"a": 1}, "state": "fail", "study_name": "y"}
         assert ask(app, path, method, body=json.dumps(body | {"directions": ["minimize"]}).encode())[0] == 500
     assert mirror.get_all_trials(study_id) == opened.backend.get_all_trials(study_id)
+
+
+def test_a_study_is_read_as_optuna_reads_it(opened):
+    odd = opened.search.ask({"stage_1": IntDistribution(2, 64, log=True)})
+    for step, value in enumerate((0.5, math.inf, -math.inf)):
+        odd.report(value, step)
+    opened.search.tell(odd, math.inf)
+    opened.search.enqueue_trial({"stage_1": 3})
+    seen = read(opened)
+    assert TrialState.WAITING in {trial.state for trial in seen.trials["search"]}
+    for purpose, trials in seen.trials.items():
+        assert trials == opened.trials(purpose)
+        assert seen.studies[purpose].study_name == opened.study(purpose).study_name
+
+
+def test_the_dashboard_is_loaded_without_what_it_does_not_need():
+    loaded = "with _without_scikit_learn(): import search.dashboard.live\n"
+    later = "import sys; assert 'sklearn' not in sys.modules; import sklearn.ensemble"
+    code = f"from search.dashboard.server import _without_scikit_learn\n{loaded}{later}"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_trials_are_told_for_people(plan, opened):
@@ -269,7 +177,7 @@ def test_notes_say_what_a_trial_was(plan, opened):
 
 
 def view_of(plan, storage, folder, painted=None):
-    return Viewer(plan.config, FolderArtifacts(folder)).view(_read(storage), painted)
+    return Viewer(plan.config, FolderArtifacts(folder)).view(read(storage), painted)
 
 
 def detail(app, study_id=1, after=0):

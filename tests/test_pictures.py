@@ -57,8 +57,26 @@ def test_a_rule_is_a_curve_through_its_members_by_rising_cost(found):
     assert curve["x"] == [300, 900]
     assert curve["y"] == pytest.approx([9.0, 3.0])
     assert "lines" in curve["mode"]
-    assert "4-8-16" in curve["text"][1]
-    assert "97.00 %" in curve["text"][1]
+    assert curve["text"][1] == "4-8-16"
+    assert curve["customdata"][1] == ["97.00 %", "900", "900", "900", "900 B"]
+    assert "%{customdata[2]} MACs" in curve["hovertemplate"]
+
+
+def test_of_many_sampled_trials_some_are_shown_and_the_front_whole(findings):
+    many = [_point("gp", cost, 0.5 if cost != 901 else 0.9, 4, 4, cost) for cost in range(100, 3100)]
+    found = {each.name: _json(each) for each in pictures(findings, [*_POINTS, *many]) if "accuracy" in each.name}
+    for plot in found.values():
+        shown = next(each for each in plot["data"] if each["name"].startswith("sampled"))
+        assert shown["name"] == f"sampled ({len(shown['x']):,} of 3,002 shown)"
+        assert 500 <= len(shown["x"]) <= 510
+        assert 400 in shown["x"]  # on the front
+        assert len(json.dumps(plot)) < 250_000  # so that a study keeps it
+
+
+def test_labels_of_bars_stay_below_the_titles(found):
+    plot = _json(found["stages"])
+    for trace in plot["data"]:
+        assert plot["layout"][trace["yaxis"].replace("y", "yaxis")]["range"][1] > 1.15 * max(trace["y"])
 
 
 def test_the_front_holds_what_nothing_cheaper_beats(found):

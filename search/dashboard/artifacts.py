@@ -97,4 +97,5 @@ def _id(path: Path) -> str:
 
 def _meta(path: Path) -> str:
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return json.dumps({"artifact_id": _id(path), "filename": path.as_posix(), "mimetype": kind, "encoding": None})
+    name = path.as_posix() if path.parent.name else f"./{path}"  # the page sorts by name: the report comes first
+    return json.dumps({"artifact_id": _id(path), "filename": name, "mimetype": kind, "encoding": None})

@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import sqlalchemy
-from optuna.storages import RDBStorage
 from optuna_dashboard import wsgi
 
 from search import study
@@ -22,9 +20,10 @@ from search.config import StudyConfig
 from search.dashboard.artifacts import FolderArtifacts
 from search.dashboard.mirror import Mirror
 from search.dashboard.page import Page
-from search.dashboard.view import Seen, View, Viewer
+from search.dashboard.reading import read, signature
+from search.dashboard.view import View, Viewer
 from search.errors import StorageError
-from search.study import PURPOSES, Storage
+from search.study import Storage
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -33,15 +32,6 @@ _PAUSE_SECONDS = 2.0
 _SHARE = 10  # a look that took long is followed by that many times its length of leaving the storage alone
 _ABOUT_STUDIES = ("/api/", "/artifacts/", "/csv/")
 _PATIENCE_SECONDS = 60.0  # how long a first visitor waits for the first view
-
-# One row for each state of each study, and one for each note: what changes when anything shown does.
-_TRIALS = sqlalchemy.text(
-    "SELECT study_id, state, COUNT(*), MAX(trial_id), MAX(datetime_complete) FROM trials GROUP BY study_id, state"
-)
-_NOTES = sqlalchemy.text("SELECT study_id, key, value_json FROM study_system_attributes WHERE key LIKE '%note_ver'")
-_ATTRIBUTES = sqlalchemy.text(
-    "SELECT study_id, key, value_json FROM study_user_attributes WHERE key IN ('cases', 'annotated', 'explorations')"
-)
 
 
 class Live:
@@ -95,8 +85,6 @@ class Live:
         return self._view(environ, start)
 
     def _keep_up(self) -> None:
-        if hasattr(os, "nice") and sys.platform == "linux":
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # this thread alone, on Linux
         said: str | None = None
         while not self._stop.is_set():
             began = time.monotonic()
@@ -110,19 +98,21 @@ class Live:
                     said = str(error)
                     known = isinstance(error, StorageError)
                     sys.stderr.write(f"filter-search: {said if known else f'unexpected {error!r}'}\n")
-            if not gc.isenabled():
+            if not gc.isenabled():  # the first look is over, which somebody waited for
                 gc.freeze()
                 gc.enable()
+                if sys.platform == "linux":  # where this is of one thread alone
+                    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
             self._hurry.wait(max(_PAUSE_SECONDS, _SHARE * (time.monotonic() - began)))
             self._hurry.clear()
 
     def _look(self) -> None:
         """Look once, and show what is new."""
         painted = self._painter.take()
-        signature = _signature(self._storage)
-        if self._view is None or painted or signature != self._seen:
-            self._view = self._viewer.view(_read(self._storage), self._painter.made)
-            self._seen = signature
+        now = signature(self._storage)
+        if self._view is None or painted or now != self._seen:
+            self._view = self._viewer.view(read(self._storage), self._painter.made)
+            self._seen = now
             self._ready.set()
         elif self._view.outdated:  # not before a look that found nothing new, so never in the way of a first visitor
             self._painter.paint(self._view.moment)
@@ -176,19 +166,3 @@ class Painter:
             self._process.kill()
             self._process.wait()
         self._scratch.cleanup()
-
-
-def _read(storage: Storage) -> Seen:
-    known = {each.study_name: each for each in storage.backend.get_all_studies()}
-    return Seen(
-        {purpose: known[storage.study(purpose).study_name] for purpose in PURPOSES},
-        {purpose: storage.trials(purpose) for purpose in PURPOSES},
-    )
-
-
-def _signature(storage: Storage) -> object:
-    """What changes when the study does, told by the database in about a millisecond."""
-    if not isinstance(storage.backend, RDBStorage):
-        return object()
-    with storage.backend.engine.connect() as connection:
-        return [connection.execute(each).fetchall() for each in (_TRIALS, _NOTES, _ATTRIBUTES)]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-# Pictures are higher than the 450 pixels the page gives them, and on a phone it cuts off what does not fit beside the
-# rest. Tables in notes come without any space between their columns.
+# Pictures are higher than the 450 pixels the page gives them. Tables in notes come without any space between their
+# columns. On a phone the page cuts off what does not fit beside the rest, squeezes pictures of two columns until their
+# titles lie on each other, and leaves a third of the screen to a trial beside the list of all.
 _STYLE = """
 [id^="user-defined-plot"] { height: 600px !important; }
 main { min-width: 0; overflow-x: auto; }
@@ -16,6 +17,11 @@ main { min-width: 0; overflow-x: auto; }
 .MuiCardContent-root [style*="text-align: right"] { text-align: right !important; }
 @media (max-width: 800px) {
   main [class*="MuiGrid-grid-xs"] { flex-basis: 100% !important; max-width: 100% !important; width: 100%; }
+  .MuiCardContent-root:has(> [id^="user-defined-plot"]) { overflow-x: auto; }
+  [id^="user-defined-plot"] { min-width: 620px; }
+  main div:has(> div > ul.MuiList-root) { flex-direction: column; }
+  main div:has(> ul.MuiList-root) { flex: none; height: 30vh; width: 100%; }
+  main div:has(> ul.MuiList-root) ~ div { min-height: 0; width: 100%; }
 }
 """
 _HIDDEN = """

@@ -3,7 +3,9 @@
 import gc
 import secrets
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -67,7 +69,8 @@ def serve(
     gc.disable()  # until the first look is over, which makes no waste: 5,000 trials are read in 0.9 s, not 1.9
     say(_address(host, server.server_port, token))
 
-    from search.dashboard.live import Live  # a second and a half, in which a browser may already wait in line
+    with _without_scikit_learn():
+        from search.dashboard.live import Live  # a browser may already wait in line
 
     live = Live(folder, config, storage, edits=edits)
     live.start()
@@ -78,6 +81,23 @@ def serve(
     finally:
         live.end()
         server.server_close()
+
+
+@contextmanager
+def _without_scikit_learn() -> Iterator[None]:
+    """Let nothing import it in here.
+
+    Optuna does for two estimates of importance which the dashboard never asks for, and is content where there is none;
+    it takes most of a second, more than all else that is loaded here together.
+    """
+    if "sklearn" in sys.modules:
+        yield
+        return
+    sys.modules["sklearn"] = None  # type: ignore[assignment]  # by which Python knows a module as missing
+    try:
+        yield
+    finally:
+        del sys.modules["sklearn"]
 
 
 def _bind(host: str, port: int) -> _Server:

@@ -23,6 +23,7 @@ from search.annotations import Annotations, Moment, is_edited, kept, objective_n
 from search.config import StudyConfig
 from search.dashboard.artifacts import FolderArtifacts
 from search.dashboard.mirror import Mirror
+from search.dashboard.reading import Seen
 from search.dashboard.telling import best_within, crowned, note, told
 from search.study import PURPOSES, Purpose
 
@@ -32,19 +33,6 @@ if TYPE_CHECKING:
 _METRIC_NAMES = "study:metric_names"  # where `Study.set_metric_names` keeps them
 _TRIAL_NOTE = re.compile(r"dashboard:\d+:note_")
 _ASKED = re.compile(r"/api/studies/(\d+)(/param_importances)?/?")
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A study as its storage has it.
-
-    Attributes:
-        studies: By purpose, the study with its attributes.
-        trials: By purpose, its trials in the order of their numbers.
-    """
-
-    studies: Mapping[Purpose, FrozenStudy]
-    trials: Mapping[Purpose, Sequence[FrozenTrial]]
 
 
 @dataclass(frozen=True)
@@ -132,7 +120,8 @@ class Viewer:
             for trial in detail["trials"]:
                 if not trial["note"]["version"]:  # else somebody wrote one
                     trial["note"]["body"] = notes[purpose][trial["number"]]
-            detail |= {key: _ask(apart, study_id)[key] for key in ("note", "plotly_graph_objects")}
+            of_study = _ask(apart, study_id)
+            detail |= {key: of_study[key] for key in ("note", "plotly_graph_objects")}
             if purpose == "search":
                 self._add(detail, painted, known, moment)
             trials = [json.dumps(trial) for trial in detail.pop("trials")]
