@@ -303,7 +303,7 @@ def dashboard(
     host: Annotated[str, typer.Option("--host", help="Address to serve; beyond this machine a token is needed.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option("--port", help="Port to serve; 0 for any free one.")] = 8080,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to serve; 0 for any free one.")] = 8080,
     allow_edit: Annotated[bool, typer.Option("--allow-edit", help="Let people write notes.")] = False,
 ) -> None:
     """Serve Optuna's dashboard over a study until stopped, also while it runs; nothing but notes can be changed.

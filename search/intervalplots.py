@@ -113,7 +113,7 @@ def _interval_plot(rows: _Rows, axis: str, margin: float) -> go.Figure:
     headings = [(y, line.label) for y, line in enumerate(rows.lines) if line.interval is None]
     for y, label in headings:
         said = {"xref": "paper", "x": 0, "xanchor": "left", "showarrow": False, "xshift": -160, "align": "left"}
-        figure.add_annotation(y=y, text=label, **said)
+        figure.add_annotation(y=y, text=label, bgcolor="#FFFFFF", **said)
     labelled = [(y, line.label) for y, line in enumerate(rows.lines) if line.interval]
     figure.update_yaxes(
         range=[len(rows.lines) - 0.4, -0.7],

@@ -27,7 +27,7 @@ def serve(folder):
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
-    return process, process.stdout.readline().strip().removesuffix("/dashboard")
+    return process, process.stdout.readline().strip().partition("/dashboard")[0]
 
 
 def end(process):

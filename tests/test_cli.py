@@ -202,7 +202,14 @@ def test_no_such_candidate(command):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("serch",), ("run",), ("run", "c.yaml", "--trials", "0"), ("run", "c.yaml", "--x")]
+    "arguments",
+    [
+        ("serch",),
+        ("run",),
+        ("run", "c.yaml", "--trials", "0"),
+        ("run", "c.yaml", "--x"),
+        ("dashboard", "digits", "--port", "99999"),
+    ],
 )
 def test_usage(command, arguments):
     assert command(*arguments)[0] == 2

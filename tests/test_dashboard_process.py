@@ -45,7 +45,7 @@ def ask(address, method, path):
     connection.request(method, path)
     answer = connection.getresponse()
     try:
-        return answer.status, answer.getheader("Location"), answer.read().decode()
+        return answer.status, answer.getheader("Location"), answer.read().decode(errors="replace")
     finally:
         connection.close()
 
@@ -69,11 +69,13 @@ def test_the_verb_serves_until_it_is_stopped(dashboard, plan, tmp_path):
     trials = make_storage(plan, tmp_path).trials("search")
     before = files(tmp_path)
     process, address = dashboard(tmp_path)
-    assert (address.hostname, address.path) == ("127.0.0.1", "/dashboard")
+    assert (address.hostname, address.path) == ("127.0.0.1", "/dashboard/studies/1")
     status, location, _ = ask(address, "GET", "/")
     assert (status, urlsplit(location).path) == (302, "/dashboard")
     assert "<title>Optuna Dashboard</title>" in ask(address, "GET", "/dashboard")[2]
     assert len(detail(address)["trials"]) == len(trials)
+    assert ask(address, "HEAD", "/dashboard/studies/1")[::2] == (200, "")
+    assert ask(address, "GET", "/favicon.ico")[0] == 200  # without a word on encodings
     status, _, said = ask(address, "POST", "/api/studies")
     assert (status, "read only" in said) == (405, True)
     assert end(process) == (130, "")

@@ -273,7 +273,7 @@ def test_the_dashboard_of_the_tutorial_answers(after_the_tutorial, shim):
     )
     try:
         address = served.stdout.readline().strip()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/dashboard", address)
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/dashboard/studies/1", address)
         with urlopen(address, timeout=60) as page:
             assert page.status == 200
     finally:

@@ -4,6 +4,7 @@ Optuna's dashboard has no authentication, no read-only mode and no check of the 
 its own origin; whoever can reach it may delete a study. Knows requests and answers only, nothing of studies.
 """
 
+import io
 import ipaddress
 import re
 import secrets
@@ -81,7 +82,12 @@ class Guard:
                 return _refuse(start, *refusal)
         path = environ.get("PATH_INFO", "")
         is_page = path in ("", "/") or path.startswith("/dashboard")
-        return self._inner(environ, _safely(start, is_page=is_page, saved_as=self._saved_as(path)))
+        begin = _safely(start, is_page=is_page, saved_as=self._saved_as(path))
+        # What Optuna's application takes for granted, and its tracebacks, which belong on nobody's screen.
+        asked = {"HTTP_ACCEPT_ENCODING": "identity"} | environ | {"wsgi.errors": io.StringIO()}
+        if environ["REQUEST_METHOD"] == "HEAD":
+            return _head_of(self._inner(asked | {"REQUEST_METHOD": "GET"}, begin))
+        return self._inner(asked, begin)
 
     def _saved_as(self, path: str) -> str | None:
         """What a browser is to save an artifact as, in place of showing it; None for all else."""
@@ -154,6 +160,15 @@ def _is_from_here(environ: "WSGIEnvironment") -> bool:
     if site is not None and site != "same-origin":
         return False
     return origin is None or origin == f"{environ['wsgi.url_scheme']}://{environ.get('HTTP_HOST', '')}"
+
+
+def _head_of(answered: Iterable[bytes]) -> list[bytes]:
+    """Nothing, once the answer's status and headers have been given."""
+    for _ in answered:
+        break
+    if hasattr(answered, "close"):
+        answered.close()
+    return []
 
 
 def _cookie(environ: "WSGIEnvironment") -> str:

@@ -1,8 +1,7 @@
 """The dashboard's page as we serve it: Optuna's own, with a style of ours laid over it."""
 
 from collections.abc import Iterable
-from contextlib import closing
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -56,8 +55,12 @@ class Page:
             began[:] = answer
             return lambda _: None
 
-        with closing(cast("Any", self._inner(environ, keep))) as answered:
+        answered = self._inner(environ, keep)
+        try:
             body = b"".join(answered).replace(b"</head>", self._head)
+        finally:
+            if hasattr(answered, "close"):  # a file; a refusal is a list
+                answered.close()
         status, headers = began[:2]
         kept = [(name, value) for name, value in headers if name.lower() not in ("content-length", "last-modified")]
         start(status, [*kept, ("Content-Length", str(len(body))), ("Cache-Control", "no-store")])

@@ -67,7 +67,8 @@ def serve(
     server = _bind(host, port)
     token = None if is_loopback(host) else secrets.token_urlsafe(32)
     gc.disable()  # until the first look is over, which makes no waste: 5,000 trials are read in 0.9 s, not 1.9
-    say(_address(host, server.server_port, token))
+    number = storage.backend.get_study_id_from_name(config.name)
+    say(_address(host, server.server_port, number, token))
 
     with _without_scikit_learn():
         from search.dashboard.live import Live  # a browser may already wait in line
@@ -105,15 +106,12 @@ def _bind(host: str, port: int) -> _Server:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         kind = _Server6 if family == socket.AF_INET6 else _Server
         return kind((str(address[0]), port), _Handler)
-    except OverflowError:
-        msg = f"port {port} is none; give one from 1 to 65535, or 0 for any free one, with --port"
-        raise ConfigError(msg) from None
     except OSError as error:
         reason = error.strerror or str(error)
         msg = f"{host}:{port} cannot be served ({reason}); give another with --port, 0 for any free one, or --host"
         raise ConfigError(msg) from None
 
 
-def _address(host: str, port: int, token: str | None) -> str:
+def _address(host: str, port: int, study: int, token: str | None) -> str:
     shown = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}/dashboard" + (f"?token={token}" if token else "")
+    return f"http://{shown}:{port}/dashboard/studies/{study}" + (f"?token={token}" if token else "")

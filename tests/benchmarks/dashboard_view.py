@@ -32,7 +32,7 @@ def main() -> None:
             for what in _OPENINGS:
                 page = browser.new_page()
                 began = time.monotonic() if what == "page" else began
-                page.goto(f"{address}/studies/1", wait_until="commit")
+                page.goto(address, wait_until="commit")
                 page.wait_for_selector("#plot-history .scatterlayer .point", state="attached", timeout=120_000)
                 took = time.monotonic() - began
                 sys.stdout.write(f"{what} to plots: {took:.2f} s; server {_busy(process.pid):.2f} s of a processor\n")
