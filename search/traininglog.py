@@ -1,4 +1,4 @@
-"""Where a training's curve goes: a Lightning logger by its name, one log for a training however often it is resumed."""
+"""Where a training's curve goes: a Lightning logger by its name, one log however often it is resumed."""
 
 import csv
 import inspect

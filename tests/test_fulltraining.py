@@ -61,7 +61,7 @@ def weights(folder):
 def test_training_something_else_is_one_configuration_error(tmp_path, content):
     if content is not None:
         (tmp_path / "config.yaml").write_text(content)
-    with pytest.raises(ConfigError, match=r"is no exported configuration \(schema 1\); name a folder"):
+    with pytest.raises(ConfigError, match=r"is no exported configuration \(schema 1\): .*; name a folder"):
         train_best(tmp_path, print)
     assert not (tmp_path / "trained").exists()
 
@@ -250,7 +250,7 @@ def test_a_finished_training_refuses_what_is_no_logger_and_leaves_its_log_alone(
     folder = exported()
     assert not train_best(folder, lambda _: None, logger="csv").unlogged
     before = logged(folder)
-    with pytest.raises(ConfigError, match="importing nothing.here failed"):
+    with pytest.raises(ConfigError, match=r"importing nothing\.here failed"):
         train_best(folder, lambda _: None, logger="nothing.here:Logger")
     again = train_best(folder, lambda _: None, logger="csv")
     assert (again.anew, again.unlogged, logged(folder)) == (False, True, before)
