@@ -80,6 +80,28 @@ class Provenance:
         return mean.tolist(), deviation.tolist()
 
     @property
+    def input_values(self) -> dict[str, str | int | float]:
+        """Type, minimum and maximum of the pixels that trained: what the network must be given later."""
+        images, training = self.data.images, self.drawn.training
+        lowest, highest = (found[training] for found in (images.min(axis=(1, 2, 3)), images.max(axis=(1, 2, 3))))
+        return {"dtype": str(images.dtype), "minimum": lowest.min().item(), "maximum": highest.max().item()}
+
+    @property
+    def input_in_words(self) -> str:
+        """The same for people: `uint8 with values from 0 to 16`."""
+        values = self.input_values
+        return f"{values['dtype']} with values from {values['minimum']:.6g} to {values['maximum']:.6g}"
+
+    @property
+    def class_order(self) -> str:
+        """What the order of the logits is."""
+        if self.data.class_names:
+            return "of `class_names` in config.yaml"
+        if self.config.data.class_groups():
+            return "of `data.classes` of the study in config.yaml"
+        return f"of the labels 0 to {self.data.classes - 1}"
+
+    @property
     def sizes(self) -> dict[str, int]:
         """Images of each split."""
         drawn = self.drawn
@@ -130,6 +152,7 @@ def about(provenance: Provenance) -> dict[str, Any]:
         "schedule": str(provenance.schedule),
         "seed": provenance.seed,
         "input_shape": list(data.image_shape),
+        "input_values": provenance.input_values,
         "classes": data.classes,
         "class_names": list(data.class_names),
         "normalisation": {"mean": mean, "deviation": deviation},
@@ -164,7 +187,7 @@ def write_artifact(where: Path, provenance: Provenance, weights: Mapping[str, Te
     data, test = provenance.data, provenance.splits.test
     export = Export(provenance.config, provenance.schedule, provenance.seed)
     network = restore(export, data.image_shape, data.classes, where / WEIGHTS)
-    model = RawImageNetwork(network, *provenance.moments).eval()
+    model = RawImageNetwork(network, *provenance.moments, data.image_shape).eval()
     costs = price(
         provenance.config.network,
         provenance.schedule,
@@ -184,9 +207,7 @@ def write_artifact(where: Path, provenance: Provenance, weights: Mapping[str, Te
 
 def write_source(where: Path, provenance: Provenance) -> None:
     """Write `model.py` and, where it was drawn, the test split."""
-    write_whole(
-        where / "model.py", model_source(provenance.config, provenance.data, provenance.schedule, *provenance.moments)
-    )
+    write_whole(where / "model.py", model_source(provenance))
     if provenance.splits.own_test:
         (where / TEST_IMAGES).unlink(missing_ok=True)
     else:
@@ -194,33 +215,18 @@ def write_source(where: Path, provenance: Provenance) -> None:
         write_whole(where / TEST_IMAGES, "".join(f"{place}\n" for place in places))
 
 
-def model_source(
-    config: StudyConfig,
-    data: ImageData,
-    schedule: FilterSchedule,
-    mean: list[float],
-    deviation: list[float],
-) -> str:
-    """Source of the network that needs PyTorch alone, its modules named as in the study so that weights load.
-
-    Args:
-        config: The study's.
-        data: Its images.
-        schedule: The candidate.
-        mean: Of each channel over the training images, shape `(channels,)`.
-        deviation: Likewise.
-    """
-    channels, height, width = data.image_shape
-    family, _, call = source(config.network, schedule, channels, data.classes).rpartition("\nnetwork = ")
+def model_source(provenance: Provenance) -> str:
+    """Source of the network that needs PyTorch alone, its modules named as in the study so that weights load."""
+    config, data, schedule = provenance.config, provenance.data, provenance.schedule
+    family, _, call = source(config.network, schedule, data.image_shape[0], data.classes).rpartition("\nnetwork = ")
+    mean, deviation = provenance.moments
     return fill(
         "model.py",
         {
-            "schedule": schedule,
+            "provenance": provenance,
             "source": without_torchvision(family).rstrip("\n") + "\n",
             "wrapper": inspect.getsource(RawImageNetwork),
             "call": call.strip(),
-            "image": f"{channels}x{height}x{width}",
-            "classes": data.classes,
             "mean": mean,
             "deviation": deviation,
             "needs": _needs(config),
@@ -234,7 +240,7 @@ def loading_text(where: Path, provenance: Provenance, artifact: Artifact) -> str
         "loading.md",
         {
             "folder": where,
-            "shape": provenance.data.image_shape,
+            "provenance": provenance,
             "needs": _needs(provenance.config),
             "onnx": artifact.onnx,
             "test_drawn": not provenance.splits.own_test,

@@ -217,7 +217,7 @@ def status(
     Example: filter-search status studies/digits
     """
     from search import configfile, display, progress
-    from search.cases import standings
+    from search.cases import standings, stored_explorations
     from search.folder import find
     from search.study import load
 
@@ -229,7 +229,10 @@ def status(
         typer.echo(progress.counts_json(storage, config), nl=False)
     else:
         counts, best = progress.progress(storage), progress.best_so_far(storage, config.budgets)
-        display.show_status(counts, best, standings(storage, config.confirm), config)
+        explored = [
+            (each.confirm, standings(storage, each.confirm, each.cases)) for each in stored_explorations(storage)
+        ]
+        display.show_status(counts, best, standings(storage, config.confirm), config, explored)
         if config.table is not None and config.table.exhaustive:
             typer.echo(f"no trials: all of a table was compared; see {where / 'report.html'}")
 
@@ -274,7 +277,7 @@ def confirm(
     if as_json:
         typer.echo((where / "verdict.json").read_text(), nl=False)
     else:
-        display.show_standings(standing, terms.config)
+        display.show_standings(standing, terms.config, exploratory=True)
         display.show_next(where, trained=plan.config.table is None)
 
 

@@ -16,7 +16,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from search.cases import Standing
-from search.config import StudyConfig
+from search.config import ConfirmConfig, StudyConfig
 from search.cost import Budget, amount
 from search.datawording import classes_text, images_text, splits_text
 from search.folder import resume_command
@@ -71,6 +71,12 @@ def show_trained(trained: Trained) -> None:
     interval = trained.accuracy
     if not trained.anew:
         err.print("trained before; the same configuration gives the same network, so this is what it reached")
+        if trained.unlogged:
+            err.print(
+                "nothing was logged, since nothing was trained now; to log it, move "
+                f"{escape(str(trained.folder))} away and train again",
+                soft_wrap=True,
+            )
     out.print(
         f"{trained.schedule} after {trained.epochs} epochs: test {score_text(trained.score)} "
         f"{percent(interval.mean)} (95 % interval over {trained.images:,} images {percent(interval.low)} to "
@@ -178,8 +184,10 @@ def _rule_table(plan: StudyPlan) -> Table:
     return table
 
 
-def show_standings(standings: Sequence[Standing], config: StudyConfig) -> None:
-    """One table of verdicts for each rule judged; fits 80 columns."""
+def show_standings(standings: Sequence[Standing], config: StudyConfig, *, exploratory: bool = False) -> None:
+    """One table of verdicts for each rule judged; says so where `exploratory`, their terms chosen after looking."""
+    if exploratory:
+        out.print("[bold]exploratory[/]: on terms chosen after looking; the planned verdicts are not changed")
     for table in standing_tables(standings):
         out.print(table)
     known, confirm = all(each.verdict.exact for each in standings), config.confirm
@@ -246,8 +254,9 @@ def show_status(
     best: Sequence[Best],
     standings: Sequence[Standing],
     config: StudyConfig,
+    explored: Sequence[tuple[ConfirmConfig, Sequence[Standing]]] = (),
 ) -> None:
-    """Progress, the best so far per budget, and the verdicts once there are cases."""
+    """Progress, the best so far per budget, and the verdicts once there are cases; last those `explored`, by terms."""
     queued = progress.trials, progress.confirmations, progress.probes
     for phase, jobs in zip(PURPOSES, queued, strict=True):
         if jobs:
@@ -256,3 +265,6 @@ def show_status(
         show_standings(standings, config)
     else:
         out.print(best_table(best, config))
+    for confirm, found in explored:
+        out.print()
+        show_standings(found, config.model_copy(update={"confirm": confirm}), exploratory=True)

@@ -4,9 +4,12 @@ Nothing found in the folder is run: the network is built from the configuration,
 the family is `factory` the configuration names code of the user's own, which is imported as a study does.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError
@@ -23,29 +26,43 @@ from search.schedule import FilterSchedule
 WEIGHTS = "weights.safetensors"
 ONNX = "model.onnx"
 TEST_IMAGES = "test_images.txt"
+_LARGEST_SIZE = 2**20
+"""Of an image, and classes."""
+_LARGEST_LAYER = 2**32
+"""Weights of a layer, 16 GiB of float32: no network of a study comes near, and torch would ask for the memory."""
 
 
 class RawImageNetwork(torch.nn.Module):
-    """Images in the data set's own range in, logits out.
+    """Images as the data set has them in, logits out.
 
     Args:
         network: Takes normalised images.
         mean: Of each channel over the images the weights were trained on, shape `(channels,)`.
         deviation: Likewise.
+        image_shape: Channels, height and width of an image.
     """
 
     image_mean: torch.Tensor
     image_deviation: torch.Tensor
 
-    def __init__(self, network: torch.nn.Module, mean: list[float], deviation: list[float]) -> None:
+    def __init__(
+        self, network: torch.nn.Module, mean: list[float], deviation: list[float], image_shape: tuple[int, int, int]
+    ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.image_shape = network, image_shape
         # not persistent: they belong to the source, so the weights file holds the network's own state dict
         self.register_buffer("image_mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("image_deviation", torch.tensor(deviation).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits `(batch, classes)` of images `(batch, channels, height, width)` of any number type."""
+        """Logits `(batch, classes)` of images `(batch, channels, height, width)` of any number type.
+
+        Raises:
+            ValueError: Images of another shape.
+        """
+        if tuple(images.shape[1:]) != self.image_shape:
+            msg = f"images {tuple(images.shape)}; give (batch, channels, height, width) of {self.image_shape} each"
+            raise ValueError(msg)
         logits: torch.Tensor = self.network((images.float() - self.image_mean) / self.image_deviation)
         return logits
 
@@ -85,9 +102,12 @@ class _Input:
 def load_model(folder: str | Path) -> nn.Module:
     """The trained network of an exported folder, in evaluation mode.
 
-    It takes images `(batch, channels, height, width)` in the data set's own range and gives logits
-    `(batch, classes)`; the network behind the normalisation is its attribute `network`. A network of family `factory`
-    is made by the function its configuration names, which is imported and called.
+    It takes images `(batch, channels, height, width)` of any number type, with values as the data set has them and not
+    scaled: `input_values` in the folder's `config.yaml` has the type, minimum and maximum of those it was trained on,
+    such as uint8 from 0 to 16. Other values are not noticed and give wrong answers; another shape is a ValueError. It
+    gives logits `(batch, classes)`, in the order of `class_names` there or, where that is empty, of the labels from 0.
+    The network behind the normalisation is its attribute `network`. A network of family `factory` is made by the
+    function its configuration names, which is imported and called.
 
     Args:
         folder: One that `filter-search export` or `filter-search train` wrote, such as
@@ -100,7 +120,7 @@ def load_model(folder: str | Path) -> nn.Module:
     values = _values(where)
     export, given = _export(where, values), _input(where, values)
     network = restore(export, given.shape, given.classes, where / WEIGHTS)
-    return RawImageNetwork(network, given.mean, given.deviation).eval()
+    return RawImageNetwork(network, given.mean, given.deviation, given.shape).eval()
 
 
 def read(folder: Path) -> Export:
@@ -147,35 +167,95 @@ def _state(content: bytes) -> dict[str, Tensor]:
 
 
 def _values(folder: Path) -> Mapping[str, object]:
-    """The content of `config.yaml`; empty where it cannot be read or is no mapping."""
+    """The content of `config.yaml`, of the schema that is read here.
+
+    Raises:
+        ConfigError: It is missing, cannot be read, or is no such file.
+    """
     path = folder / "config.yaml"
     try:
         values = load_yaml(path.read_text(), str(path))
-    except (OSError, UnicodeDecodeError):
-        return {}
-    return values if isinstance(values, dict) else {}
+    except FileNotFoundError:
+        _refuse(folder, "there is no such file")
+    except OSError as error:
+        _refuse(folder, f"it cannot be read ({error.strerror})")
+    except UnicodeDecodeError:
+        _refuse(folder, "it is no text")
+    if not isinstance(values, dict):
+        _refuse(folder, "it holds no keys with values")
+    if values.get("schema") != 1:
+        _refuse(folder, f"its schema is {values['schema']!r}" if "schema" in values else "the key schema is missing")
+    return values
 
 
 def _export(folder: Path, values: Mapping[str, object]) -> Export:
-    match values:
-        case {"schema": 1, "schedule": str(schedule), "seed": int(seed), "study": dict(study)} if seed >= 0:
-            return Export(parse(study, str(folder / "config.yaml")), FilterSchedule.parse(schedule), seed)
-    raise ConfigError(_not_exported(folder))
+    schedule = _get(folder, values, "schedule", "a schedule in text", lambda given: isinstance(given, str))
+    seed = _get(folder, values, "seed", "a whole number from 0", lambda given: type(given) is int and given >= 0)
+    study = _get(folder, values, "study", "a study's configuration", lambda given: isinstance(given, dict))
+    export = Export(parse(study, str(folder / "config.yaml")), FilterSchedule.parse(schedule), seed)
+    if (largest := _largest_layer(export)) > _LARGEST_LAYER:
+        msg = (
+            f"schedule {export.schedule} in {folder / 'config.yaml'} needs a layer of up to {largest:,} weights; at "
+            f"most {_LARGEST_LAYER:,} are built: put the exported schedule back, or export the study again"
+        )
+        raise ConfigError(msg)
+    return export
+
+
+def _largest_layer(export: Export) -> int:
+    """Most weights a 3x3 convolution between two stages, or within one, may have."""
+    network, filters = export.config.network, export.schedule.filters
+    neighbours = [*pairwise((1, *filters))]
+    if network.family != "plain" or network.blocks_per_stage != 1:
+        neighbours += [(each, each) for each in filters]
+    return max(9 * before * after for before, after in neighbours)
 
 
 def _input(folder: Path, values: Mapping[str, object]) -> _Input:
-    match values:
-        case {
-            "input_shape": [int(channels), int(height), int(width)],
-            "classes": int(classes),
-            "normalisation": {"mean": [*mean], "deviation": [*deviation]},
-        } if len(mean) == len(deviation) == channels and all(isinstance(each, float) for each in (*mean, *deviation)):
-            return _Input((channels, height, width), classes, mean, deviation)
-    raise ConfigError(_not_exported(folder))
-
-
-def _not_exported(folder: Path) -> str:
-    return (
-        f"{folder / 'config.yaml'} is no exported configuration (schema 1); name a folder that `filter-search export` "
-        "wrote, below a study's best/"
+    sizes = f"three whole numbers from 1 to {_LARGEST_SIZE:,}: channels, height, width"
+    shape = _get(folder, values, "input_shape", sizes, lambda given: _is_list(given, 3, _is_size))
+    classes = _get(folder, values, "classes", f"a whole number from 1 to {_LARGEST_SIZE:,}", _is_size)
+    moments = _get(folder, values, "normalisation", "mean and deviation", lambda given: isinstance(given, dict))
+    said = f"of each of {shape[0]} channels, a finite number"
+    mean = _get(folder, moments, "mean", said, lambda given: _is_list(given, shape[0], _is_finite))
+    deviation = _get(
+        folder,
+        moments,
+        "deviation",
+        f"{said} above 0",
+        lambda given: _is_list(given, shape[0], _is_finite) and min(given) > 0,
     )
+    return _Input((shape[0], shape[1], shape[2]), classes, mean, deviation)
+
+
+def _get(folder: Path, values: Mapping[str, object], key: str, allowed: str, fits: Callable[[Any], bool]) -> Any:  # noqa: ANN401 # `fits` has looked at it
+    """A value of the configuration.
+
+    Raises:
+        ConfigError: It is missing or not as allowed.
+    """
+    if key not in values:
+        _refuse(folder, f"the key {key} is missing")
+    if not fits(values[key]):
+        _refuse(folder, f"{key} is {values[key]!r}, not {allowed}")
+    return values[key]
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 1 <= value <= _LARGEST_SIZE
+
+
+def _is_finite(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _is_list(value: object, length: int, fits: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and len(value) == length and all(map(fits, value))
+
+
+def _refuse(folder: Path, came: str) -> NoReturn:
+    msg = (
+        f"{folder / 'config.yaml'} is no exported configuration (schema 1): {came}; name a folder that `filter-search "
+        "export` wrote, below a study's best/, or export the study again"
+    )
+    raise ConfigError(msg) from None

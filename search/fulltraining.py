@@ -4,14 +4,13 @@ Owns the content of `trained/`. How a network is trained is the business of `tra
 """
 
 import hashlib
-import inspect
 import json
 import os
 import shlex
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from search import wording
 from search.artifact import Provenance, about, is_worth_threads, loading_text, write_artifact
@@ -28,7 +26,6 @@ from search.evaluate import Failed, Fidelity, Run, Scored
 from search.exported import read
 from search.fitting import fit
 from search.folder import environment, make, write_json, write_whole
-from search.imports import import_function
 from search.networks import check_stages
 from search.pages import fill
 from search.plainyaml import dump
@@ -38,6 +35,7 @@ from search.sources import load
 from search.splits import Splits
 from search.training import ReplicaTraining, TrainingEvaluator, choose_device
 from search.trainingconfig import ScoreName
+from search.traininglog import carry_on, make_logger
 from search.verdict import Interval
 
 _SHARE_OF_SAVING = 0.02
@@ -89,6 +87,7 @@ class Trained:
         images: Images of the test split.
         folder: Where weights and result lie.
         anew: Whether it was trained now; else it had been before.
+        unlogged: Whether a logger was given in vain, since nothing was trained.
         onnx_missing: Why there is no ONNX file; None where there is one.
     """
 
@@ -99,6 +98,7 @@ class Trained:
     images: int
     folder: Path
     anew: bool = True
+    unlogged: bool = False
     onnx_missing: str | None = None
 
 
@@ -126,13 +126,15 @@ def train_best(
     """
     provenance = _provenance(best)
     where = best / "trained"
-    keeper = Keeper(where / _CHECKPOINT, _fingerprint(provenance), provenance.fidelity.epochs, show)
+    keeper = Keeper(where / _CHECKPOINT, _fingerprint(provenance), provenance.fidelity.epochs, show, logger)
     if (done := _finished(where, keeper.fingerprint, provenance)) is not None:
-        return done
+        return replace(done, unlogged=make_logger(logger, where, keeper.saved) is not None)
     resumed = keeper.path if _check_checkpoint(keeper, best, resume) else None
     make(where)
-    command = ["filter-search", "train", str(best), *(["--logger", logger] if logger else [])]
-    run_under = partial(fit, keeper=keeper, logger=_logger(logger, where), resume=resumed)
+    made = make_logger(logger, where, keeper.saved)
+    carry_on(made, keeper.saved)
+    command = _command(best, logger)
+    run_under = partial(fit, keeper=keeper, logger=made, resume=resumed)
     try:
         run = _train(provenance, run_under)
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -156,14 +158,18 @@ class Keeper(Checkpoint):  # Lightning calls such callbacks after the module's o
         fingerprint: Of what is trained; a checkpoint of anything else is refused.
         epochs: How many there are to be.
         show: Called after each epoch.
+        logger: The name of what it logs to, to be told to whoever finds the checkpoint; None for nothing.
 
     Attributes:
         saved: The epoch of the checkpoint; 0 without one.
     """
 
-    def __init__(self, path: Path, fingerprint: str, epochs: int, show: Callable[[EpochReport], None]) -> None:
+    def __init__(
+        self, path: Path, fingerprint: str, epochs: int, show: Callable[[EpochReport], None], logger: str | None
+    ) -> None:
         super().__init__()
         self.path, self.fingerprint, self.saved = path, fingerprint, 0
+        self._logger = logger
         self._epochs, self._show = epochs, show
         self._due = 0.0
 
@@ -198,8 +204,8 @@ class Keeper(Checkpoint):  # Lightning calls such callbacks after the module's o
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Say what it is a checkpoint of."""
-        checkpoint["fingerprint"] = self.fingerprint
+        """Say what it is a checkpoint of, and what was logged to."""
+        checkpoint["fingerprint"], checkpoint["logger"] = self.fingerprint, self._logger
 
     def _save(self, trainer: pl.Trainer, epoch: int) -> None:
         began = time.perf_counter()
@@ -268,6 +274,7 @@ def _check_checkpoint(keeper: Keeper, best: Path, resume: bool) -> bool:
     try:
         kept = torch.load(keeper.path, map_location="cpu", weights_only=True)  # runs no code found in it
         of, epoch = kept["fingerprint"], int(kept["training"]["epochs_done"])
+        logger = kept.get("logger")
     except Exception as error:  # torch has no one exception for a file that is damaged, or would run code
         msg = f"{keeper.path} is no checkpoint of a training ({type(error).__name__}); {again}"
         raise ConfigError(msg) from None
@@ -275,11 +282,15 @@ def _check_checkpoint(keeper: Keeper, best: Path, resume: bool) -> bool:
         msg = f"{keeper.path} is of another configuration or other data, so nothing can go on from it; {again}"
         raise ConfigError(msg)
     if not resume:
-        command = shlex.join(["filter-search", "train", str(best), "--resume"])
+        command = shlex.join([*_command(best, logger), "--resume"])
         msg = f"a training was stopped after epoch {epoch}; go on with `{command}`, or {again}"
         raise ConfigError(msg)
     keeper.saved = epoch
     return True
+
+
+def _command(best: Path, logger: str | None) -> list[str]:
+    return ["filter-search", "train", str(best), *(["--logger", logger] if logger else [])]
 
 
 def _train(provenance: Provenance, run_under: Callable[[pl.LightningModule, int, torch.device], None]) -> Run:
@@ -302,33 +313,6 @@ def _interrupted(stop: BaseException, keeper: Keeper, command: list[str]) -> Int
     code = stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 128 + signal.SIGINT
     msg = f"stopped, {kept}; go on with `{shlex.join([*command, '--resume'])}`"
     return InterruptedStudyError(msg, code - 128)
-
-
-def _logger(name: str | None, where: Path) -> Logger | None:
-    """A Lightning logger that writes below a folder, where it writes at all.
-
-    Raises:
-        ConfigError: There is none of this name, or it cannot be made.
-    """
-    if name is None:
-        return None
-    try:
-        if name == "csv":
-            return CSVLogger(where, name="logs")
-        if name == "tensorboard":
-            return TensorBoardLogger(where, name="logs")
-        make_logger = import_function(name, "--logger")
-        takes_folder = "save_dir" in inspect.signature(make_logger).parameters
-        logger = make_logger(**({"save_dir": str(where)} if takes_folder else {}))
-    except ConfigError:
-        raise
-    except Exception as error:  # a logger's own packages may be missing, its service unreachable
-        msg = f"--logger {name} could not be made ({type(error).__name__}: {error}); mend that, or log with csv"
-        raise ConfigError(msg) from error
-    if not isinstance(logger, Logger):
-        msg = f"--logger {name} made a {type(logger).__name__}; give csv, tensorboard or a Lightning logger"
-        raise ConfigError(msg)
-    return logger
 
 
 def _write(where: Path, provenance: Provenance, run: Scored, fingerprint: str, command: list[str]) -> Trained:

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 
 from search.cost import Budget, Costs
 from search.findings import Confirmed, Findings
 from search.folder import write_whole
+from search.narrowing import Column, NarrowingTable
 from search.records import csv_text
 from search.schedule import FilterSchedule
 from search.study import Storage, costs_of
@@ -33,7 +32,9 @@ COLUMNS = (
 with neither where it meets none. `origin` is a rule's name, `surrogate`, or the sampler that proposed it. `test_*`:
 mean over confirmation runs with its interval, where confirmed; `validation_*`: mean over the search's runs with its
 standard error, where searched. Accuracies are fractions, as `training.score` has them."""
-_HEADINGS = ("#", "schedule", "origin", "test %", "validation %", "params", "MACs", "act.")
+_IMPORTANCE = {
+    "#": 5, "schedule": 5, "origin": 4, "test %": 5, "validation %": 3, "params": 2, "MACs": 1, "act.": 0
+}  # fmt: skip
 _UNITS = ("", "k", "M", "G", "T", "P", "E")
 _SHOWN = 5
 """Schedules of each budget in the terminal."""
@@ -146,26 +147,19 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def tables(entries: Sequence[Entry]) -> Group:
-    """The first few schedules of each budget; folds schedules and origins where 80 columns are too few."""
+    """The first few schedules of each budget; narrow consoles leave out costs first, then what the search saw."""
     shown = [
         entry for entry in entries if entry.budget is not None and entry.rank is not None and entry.rank <= _SHOWN
     ]
     rows = [(entry.budget, _cells(entry)) for entry in shown]
-    widths = [max(map(len, column)) for column in zip(_HEADINGS, *(cells for _, cells in rows), strict=True)]
+    widths = [max(map(len, column)) for column in zip(_IMPORTANCE, *(cells for _, cells in rows), strict=True)]
+    columns = [
+        Column(heading, importance, right=heading not in ("schedule", "origin"), width=width)
+        for (heading, importance), width in zip(_IMPORTANCE.items(), widths, strict=True)
+    ]
     parts: list[RenderableType] = []
     for budget, group in groupby(rows, key=itemgetter(0)):
-        table = Table(
-            box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0),
-            title=short_budget(budget), title_justify="left", title_style="bold",
-        )  # fmt: skip
-        for heading, width in zip(_HEADINGS, widths, strict=True):
-            if heading in ("schedule", "origin"):  # padded, so that the tables align, yet folded where room is short
-                table.add_column(heading.ljust(width), overflow="fold")
-            else:
-                table.add_column(heading, justify="right", width=width)
-        for _, cells in group:
-            table.add_row(*cells)
-        parts += [table, ""]
+        parts += [NarrowingTable(columns, [cells for _, cells in group], title=short_budget(budget)), ""]
     return Group(*parts)
 
 

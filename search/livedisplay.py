@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from search.cases import Standing, standings
 from search.config import StudyConfig
+from search.narrowing import Column, NarrowingTable
 from search.progress import Best, Progress, best_so_far, progress
 from search.study import Purpose, Storage
 from search.wording import counted, score_text, short_budget
@@ -62,7 +63,7 @@ class _Screen:
         self._config = config
         self._bars = Bars(*columns, TimeElapsedColumn(), console=err)
         self._tasks: dict[Purpose, TaskID] = {}
-        self._tables: list[Table] = []
+        self._tables: Sequence[RenderableType] = []
         self._counted = self._tabled = -_TABLE_SECONDS
 
     def renderable(self) -> Group:
@@ -121,7 +122,9 @@ def phase_text(counts: Progress, phase: Purpose) -> str:
             text = f"{counts.finished}/{counts.trials} trials"
             others[-1:-1] = [(counts.failed, "failed"), (counts.pruned, "pruned")]
         case "confirm":
-            text = f"{counts.confirmed} of {counted(counts.confirmations, 'run')} queued so far"
+            text = counted(counts.confirmations, "run")
+            if counts.confirmed < counts.confirmations:
+                text = f"{counts.confirmed} of {text} queued so far"
         case "probe":
             text = f"{counts.probed} of {counted(counts.probes, 'run')}"
     parts = [text, *(f"{n} {word}" for n, word in others if n)]
@@ -140,18 +143,20 @@ def best_table(best: Sequence[Best], config: StudyConfig) -> Table:
     return table
 
 
-def standing_tables(found: Sequence[Standing]) -> list[Table]:
-    """One table of verdicts for each rule judged; fits 80 columns."""
+def standing_tables(found: Sequence[Standing]) -> list[NarrowingTable]:
+    """One table of verdicts for each rule judged; narrow consoles leave out accuracies, then the best, then regret."""
     tables = []
     for rule in dict.fromkeys(each.case.rule for each in found):
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-        for heading in ("budget", str(rule), "acc.", "best", "acc.", "regret", "verdict"):
-            right = heading in ("acc.", "regret")
-            table.add_column(heading, justify="right" if right else "left", no_wrap=True)
-        for each in found:
-            if each.case.rule == rule:
-                table.add_row(*_standing_cells(each))
-        tables.append(table)
+        columns = (
+            Column("budget", 3, wraps=True),
+            Column(str(rule), 3),
+            Column("acc.", 0, right=True),
+            Column("best", 1),
+            Column("acc.", 0, right=True),
+            Column("regret", 2, right=True),
+            Column("verdict", 3, wraps=True),
+        )
+        tables.append(NarrowingTable(columns, [_standing_cells(each) for each in found if each.case.rule == rule]))
     return tables
 
 

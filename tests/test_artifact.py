@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.stats import binomtest
 from search.artifact import Provenance, accuracy_interval, model_source, write_artifact
 from search.config import StudyConfig
 from search.evaluate import Fidelity
+from search.exported import RawImageNetwork
 from search.schedule import FilterSchedule
 from search.scoring import parts_of
 from search.sources import load
@@ -81,7 +83,7 @@ def test_with_pytorch_alone_a_folder_gives_exactly_the_recorded_number_right(tmp
 
 def test_the_models_own_reader_reads_what_safetensors_writes(plan, tmp_path):
     names: dict = {}
-    exec(model_source(plan.config, plan.data, SCHEDULE, [1.0], [2.0]), names)
+    exec(model_source(provenance_of(plan)), names)
     tensors = {
         "float": torch.randn(3, 2, 5),
         "scalar": torch.tensor(7),
@@ -171,3 +173,32 @@ def test_a_class_without_an_error_leaves_its_doubt_in_the_interval():
     interval = accuracy_interval(np.ones(250, bool), parts_of(LABELS, "balanced_accuracy"))
     assert (interval.mean, interval.high) == (1, 1)
     assert interval.low < accuracy_interval(np.ones(250, bool), parts_of(LABELS, "accuracy")).low
+
+
+def test_the_order_of_the_logits_is_told_by_names_else_by_merged_classes_else_by_labels(plan):
+    named = replace(provenance_of(plan), data=replace(plan.data, class_names=("a", "b", "c", 'd"""')))
+    merged = plan.config.model_copy(update={"data": plan.config.data.model_copy(update={"classes": (1, (2, 3))})})
+    assert provenance_of(plan).class_order == "of the labels 0 to 3"
+    assert named.class_order == "of `class_names` in config.yaml"
+    assert replace(provenance_of(plan), config=merged).class_order == "of `data.classes` of the study in config.yaml"
+    compile(model_source(named), "model.py", "exec")
+
+
+def test_the_values_told_are_those_of_the_images_that_trained_alone(plan):
+    images = plan.data.images.astype(np.float32) / 16
+    provenance = replace(provenance_of(plan, 0.1), data=replace(plan.data, images=images))
+    others = np.setdiff1d(np.arange(len(images)), provenance.drawn.training)
+    images[others] = 7
+    assert provenance.input_values == {"dtype": "float32", "minimum": 0, "maximum": 1}
+    assert provenance.input_in_words == "float32 with values from 0 to 1"
+
+
+def test_the_check_of_the_shape_does_not_stand_in_the_way_of_an_exported_graph(plan):
+    model = RawImageNetwork(random_network(plan, SCHEDULE, 5), *provenance_of(plan).moments, (1, 8, 8)).eval()
+    batch = {0: torch.export.Dim("batch")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph = torch.export.export(model, (torch.zeros(7, 1, 8, 8),), dynamic_shapes=(batch,)).module()
+    images = torch.rand(3, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(graph(images), model(images), atol=1e-5)

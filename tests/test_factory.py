@@ -10,7 +10,7 @@ from families import FAMILIES
 from planted_findings import make_plan
 
 from search import activity
-from search.artifact import model_source
+from search.artifact import Provenance, model_source
 from search.check import forecast
 from search.cost import LARGEST_LIMIT, Budget
 from search.data import ImageData
@@ -246,7 +246,9 @@ def test_pricing_leaves_the_global_generator_alone(package):
 
 def test_an_exported_model_imports_the_function(package):
     plan = make_plan(network=of("joining").model_dump(exclude_defaults=True))
-    (package / "model.py").write_text(model_source(plan.config, plan.data, FilterSchedule((8, 8, 8)), [3.0], [2.0]))
+    splits = Splits(plan.data, plan.config.data)
+    made = Provenance(plan.config, plan.data, splits, FilterSchedule((8, 8, 8)), 5, Fidelity(1))
+    (package / "model.py").write_text(model_source(made))
     reader = (
         "from model import build; import sys, torch; "
         "assert build()(torch.zeros(2, 1, 8, 8)).shape == (2, 4); assert 'search' not in sys.modules"

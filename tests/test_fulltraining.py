@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import signal
 import sys
 
@@ -60,7 +61,7 @@ def weights(folder):
 def test_training_something_else_is_one_configuration_error(tmp_path, content):
     if content is not None:
         (tmp_path / "config.yaml").write_text(content)
-    with pytest.raises(ConfigError, match=r"is no exported configuration \(schema 1\); name a folder"):
+    with pytest.raises(ConfigError, match=r"is no exported configuration \(schema 1\): .*; name a folder"):
         train_best(tmp_path, print)
     assert not (tmp_path / "trained").exists()
 
@@ -211,12 +212,55 @@ def test_a_training_that_diverges_says_so_and_leaves_nothing_to_go_on_from(expor
 def test_a_lightning_logger_gets_every_epoch(exported, name):
     folder, seen = exported(), []
     train_best(folder, seen.append, logger=name)
-    (path,) = (folder / "trained").rglob("metrics.csv")
-    with path.open() as file:
-        rows = list(csv.DictReader(file))
+    rows = logged(folder)
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4]
     for row, report in zip(rows, seen, strict=True):
         assert {key: float(row[key]) for key in report.metrics()} == pytest.approx(report.metrics())
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("share", "again"), [(float("inf"), [3, 4]), (1e-9, [2, 3, 4])])
+def test_the_log_of_a_resumed_training_has_every_epoch_once(exported, monkeypatch, share, again):
+    folder = exported()
+    monkeypatch.setattr(fulltraining, "_SHARE_OF_SAVING", share)
+    with pytest.raises(InterruptedStudyError):
+        train_best(folder, interrupted_after(3, KeyboardInterrupt()), logger="csv")
+    seen = []
+    with pytest.raises(ConfigError, match=re.escape(f"`filter-search train {folder} --logger csv --resume`")):
+        train_best(folder, lambda _: None)
+    train_best(folder, seen.append, logger="csv", resume=True)
+    assert [report.epoch for report in seen] == again
+    rows = logged(folder)
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4]
+    for row, report in zip(rows[-len(seen) :], seen, strict=True):
+        assert {key: float(row[key]) for key in report.metrics()} == pytest.approx(report.metrics())
+
+
+@pytest.mark.integration
+def test_a_log_is_begun_again_where_no_checkpoint_was_kept(exported):
+    folder = exported()
+    with pytest.raises(InterruptedStudyError, match=re.escape("--logger csv --resume`")):
+        train_best(folder, interrupted_after(1, KeyboardInterrupt()), logger="csv")
+    train_best(folder, lambda _: None, logger="csv", resume=True)
+    assert [int(row["step"]) for row in logged(folder)] == [1, 2, 3, 4]
+
+
+@pytest.mark.integration
+def test_a_finished_training_refuses_what_is_no_logger_and_leaves_its_log_alone(exported):
+    folder = exported()
+    assert not train_best(folder, lambda _: None, logger="csv").unlogged
+    before = logged(folder)
+    with pytest.raises(ConfigError, match=r"importing nothing\.here failed"):
+        train_best(folder, lambda _: None, logger="nothing.here:Logger")
+    again = train_best(folder, lambda _: None, logger="csv")
+    assert (again.anew, again.unlogged, logged(folder)) == (False, True, before)
+    assert not train_best(folder, lambda _: None).unlogged
+
+
+def logged(folder):
+    (path,) = (folder / "trained").rglob("metrics.csv")
+    with path.open() as file:
+        return list(csv.DictReader(file))
 
 
 def no_logger(save_dir):
@@ -256,9 +300,12 @@ def test_a_terminal_or_a_file_is_told_how_far_it_is(capsys, monkeypatch):
 @pytest.mark.parametrize("anew", [True, False])
 def test_what_was_reached_is_shown_and_whether_it_was_before(capsys, tmp_path, anew):
     reached = Interval(0.975, 0.96, 0.99)
-    display.show_trained(Trained(FilterSchedule((8, 16)), 60, reached, "accuracy", 1539, tmp_path, anew, "no package"))
+    display.show_trained(
+        Trained(FilterSchedule((8, 16)), 60, reached, "accuracy", 1539, tmp_path, anew, not anew, "no package")
+    )
     out, err = capsys.readouterr()
     assert "8-16 after 60 epochs: test accuracy 97.50 % (95 % interval over 1,539 images 96.00 % to" in out
     assert f"model    {tmp_path}" in out
     assert ("trained before" in err) == (not anew)
+    assert ("nothing was logged, since nothing was trained now" in err) == (not anew)
     assert "no model.onnx: no package" in err

@@ -87,15 +87,32 @@ def test_the_table_fits_80_columns_and_shows_five_of_each_budget(entries, findin
     assert "…" not in text
 
 
-def test_long_schedules_are_folded_and_not_cut(plan):
+@pytest.mark.parametrize(
+    ("width", "headings"),
+    [
+        (40, "# schedule test %"),
+        (60, "# schedule origin test % validation %"),
+        (80, "# schedule origin test % validation % params MACs act."),
+        (110, "# schedule origin test % validation % params MACs act."),
+    ],
+)
+def test_a_narrow_console_drops_costs_first_and_cuts_nothing(entries, width, headings):
+    lines = shown(entries, width).splitlines()
+    assert max(map(len, lines)) <= min(width, 80)
+    assert [" ".join(line.split()) for line in lines if line.startswith("#")] == [headings] * 3
+    rows = [line.split()[:2] for line in lines if line[:2] in ("1 ", "2 ", "3 ", "4 ", "5 ")]
+    assert rows == [[str(each.rank), str(each.schedule)] for each in entries if each.rank and each.rank <= 5]
+
+
+def test_long_schedules_are_whole_at_80_columns_and_folded_only_where_nothing_is_left_to_drop(plan):
     schedule, budget = FilterSchedule((128, 256, 512, 1024, 2048)), plan.config.budgets[0]
     entry = Entry(budget, 1, schedule, "combinations(5)", None, (0.5, 0.51), Costs(10**7, 12 * 10**8, 999_500, 1))
-    lines = shown([entry]).splitlines()
-    assert max(map(len, lines)) <= 80
-    assert "".join(line[3:20].split(" ")[0] for line in lines[3:]).startswith("128-256-512")
-    assert "10M" in shown([entry])
-    assert "1.2G" in shown([entry])
-    assert "1.0M" in shown([entry])
+    assert " 128-256-512-1024-2048 " in shown([entry])
+    assert shown([entry]).split()[-3:] == ["10M", "1.2G", "1.0M"]
+    assert " 128-256-512-1024-2048 " in shown([entry], 60)
+    lines = shown([entry], 20).splitlines()
+    assert max(map(len, lines)) <= 20
+    assert "".join("".join(line[1:].split()[:1]) for line in lines[3:]).startswith("128-256-512-1024-2048")
 
 
 def test_the_note_says_where_the_rest_is(entries, tmp_path):

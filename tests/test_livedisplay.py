@@ -9,8 +9,10 @@ from planted_findings import make_plan, make_storage
 from rich.console import Console
 
 from search import livedisplay
-from search.livedisplay import best_table, live, phase_text
+from search.cases import Standing
+from search.livedisplay import best_table, live, phase_text, standing_tables
 from search.progress import Best, progress
+from search.schedule import FilterSchedule
 
 
 @pytest.fixture
@@ -103,3 +105,44 @@ def test_the_table_names_the_score():
     plan = make_plan(training={"score": "balanced_accuracy"})
     table = best_table([Best(plan.config.budgets[0], "8-8-8", 0.91)], plan.config)
     assert [column.header for column in table.columns][2] == "validation balanced accuracy"
+
+
+@pytest.fixture
+def judged(findings):
+    """Standings of verdicts of all kinds."""
+    return [
+        Standing(each.case, each.verdict, 0.96, FilterSchedule.parse(each.verdict.best or "4-9-18"), 0.98)
+        for each in findings.findings
+    ]
+
+
+@pytest.mark.parametrize(
+    ("width", "headings"),
+    [
+        (44, "budget doubling regret verdict"),
+        (60, "budget doubling best regret verdict"),
+        (80, "budget doubling acc. best acc. regret verdict"),
+        (110, "budget doubling acc. best acc. regret verdict"),
+    ],
+)
+def test_verdicts_are_readable_at_any_width(judged, width, headings):
+    (table,) = standing_tables(judged)
+    console = Console(width=width, file=io.StringIO())
+    console.print(table)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert " ".join(lines[0].split()) == headings
+    assert "…" not in console.file.getvalue()
+    cells = console.file.getvalue().split()
+    for each in judged:
+        regret = each.verdict.regret
+        assert {str(each.case.schedule), f"{100 * regret.low:.2f}–{100 * regret.high:.2f}"} <= set(cells)  # noqa: RUF001
+    if "acc." in headings:
+        assert cells.count("96.00") == 3
+        assert "not near-optimal" in console.file.getvalue()
+
+
+def test_once_all_runs_queued_are_made_only_their_number_is_told(storage):
+    counts = replace(progress(storage), phase="confirm", confirmed=900, confirmations=944)
+    assert phase_text(counts, "confirm") == "900 of 944 runs queued so far"
+    assert phase_text(replace(counts, confirmed=944), "confirm") == "944 runs"
