@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from search import configfile
+from search import configfile, load_model
 from search.cost import Budget
 from search.data import ImageData
+from search.plainyaml import load as load_yaml
 from search.plan import make_plan
+from search.sources import load
 from search.wording import percent, short_budget
 
 ROOT = Path(__file__).parent.parent
@@ -112,3 +115,23 @@ def test_the_configuration_shown_can_be_planned(monkeypatch, tmp_path):
     monkeypatch.setattr("search.plan.load", lambda _: noise)
     plan = make_plan(configfile.read(tmp_path / "photos.yaml"))
     assert [fit.schedule in plan.space for fit in plan.judged] == [True] * 3
+
+
+@pytest.mark.parametrize("folder", sorted((STUDY / "best").iterdir()), ids=lambda folder: folder.name)
+def test_the_kept_networks_reach_what_their_cards_say(folder):
+    told = load_yaml((folder / "config.yaml").read_text(), "config.yaml")
+    data = load(configfile.parse(told["study"], "study").data)
+    places = [int(line) for line in (folder / "test_images.txt").read_text().splitlines()]
+    with torch.no_grad():
+        found = load_model(folder)(torch.from_numpy(data.images[places])).argmax(1).numpy()
+    right = int((found == data.labels[places]).sum())
+    assert (right, len(places)) == (told["weights"]["right"], told["weights"]["images"])
+    assert f"{right} of them right" in (folder / "README.md").read_text()
+
+
+def test_the_kept_report_is_of_the_kept_verdicts():
+    page = (STUDY / "report.html").read_text()
+    for each in read_verdicts():
+        if each["verdict"] == "not near-optimal":
+            gain = 100 * (each["best_accuracy"]["mean"] - each["rule_accuracy"]["mean"])
+            assert f"gets about {gain:.2f} more of every 100 test images right" in page
