@@ -28,7 +28,7 @@ def model_of(network):
             if isinstance(part, nn.BatchNorm2d):
                 part.running_mean.normal_()
                 part.running_var.uniform_(0.5, 2)
-    return RawImageNetwork(network, [100.0, 110.0, 120.0], [60.0, 50.0, 40.0]).eval()
+    return RawImageNetwork(network, [100.0, 110.0, 120.0], [60.0, 50.0, 40.0], SHAPE).eval()
 
 
 def small():
