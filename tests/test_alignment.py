@@ -62,12 +62,12 @@ FOUND = Alignment(Budget("params", 1500), 8, FREE, ALIGNED, Interval(-0.004, -0.
         (
             FOUND,
             "Within 1,500 parameters, the best in multiples of 8 is 8-16-8, which uses 93 % of it: predicted to lose "
-            "0.4 points (95 % limits −0.2 to 1 point) against 9-14-13.",
+            "0.4 points (95 % limits \N{MINUS SIGN}0.2 to 1 point) against 9-14-13.",
         ),
         (
             replace(FOUND, change=Interval(0.01, -0.001, 0.02)),
             "Within 1,500 parameters, the best in multiples of 8 is 8-16-8, which uses 93 % of it: predicted to gain "
-            "1 point (95 % limits −0.1 to 2 points) against 9-14-13.",
+            "1 point (95 % limits \N{MINUS SIGN}0.1 to 2 points) against 9-14-13.",
         ),
         (
             replace(FOUND, free=ALIGNED),
