@@ -30,10 +30,11 @@ from search.networks import check_stages
 from search.pages import fill
 from search.plainyaml import dump
 from search.pricing import price
+from search.replicatraining import ReplicaTraining
 from search.schedule import FilterSchedule
 from search.sources import load
 from search.splits import Splits
-from search.training import ReplicaTraining, TrainingEvaluator, choose_device
+from search.training import TrainingEvaluator, choose_device
 from search.trainingconfig import ScoreName
 from search.traininglog import carry_on, make_logger
 from search.verdict import Interval

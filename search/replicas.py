@@ -10,7 +10,7 @@ Dimension legend: b batch, k replicas, c channels, h height, w width, n classes.
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -151,26 +151,6 @@ def fuse(networks: Sequence[nn.Module]) -> FusedReplicas | None:
     }
     fused.network.load_state_dict(stacked, assign=True)
     return fused
-
-
-def subsample_first(replicas: Replicas) -> None:
-    """Make every strided 1x1 convolution take the pixels it needs before it, then step by 1; the same up to rounding.
-
-    oneDNN's backward pass of such a convolution of few channels writes beyond its memory in channels_last (torch 2.15,
-    8 to 16 channels at 64 pixels: a segmentation fault or a damaged heap, whichever of images and weights are so).
-    Contiguous memory is sound too, but slower: ResNet 8-16-32 of 4 replicas took 42 ms a step at 14 pixels and 192 ms
-    at 32 on one thread, in channels_last 29 and 134 ms, and with this at most 20% more than that.
-    """
-    for layer in replicas.modules():
-        if not isinstance(layer, nn.Conv2d) or layer.stride == (1, 1):
-            continue
-        if layer.kernel_size == (1, 1) and layer.padding == (0, 0):
-            layer.register_forward_pre_hook(_take_every(*layer.stride))
-            layer.stride = (1, 1)
-
-
-def _take_every(rows: int, columns: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Tensor]]:
-    return lambda _, inputs: (inputs[0][:, :, ::rows, ::columns],)
 
 
 def _shares_weights(network: nn.Module) -> bool:

@@ -9,7 +9,7 @@ from search import networks
 from search import replicas as module
 from search.networkconfig import NetworkConfig
 from search.networks.plain import PlainNetwork
-from search.replicas import FusedReplicas, SeparateReplicas, fuse, subsample_first
+from search.replicas import FusedReplicas, SeparateReplicas, fuse
 from search.schedule import FilterSchedule
 
 COUNT = 3
@@ -213,25 +213,3 @@ def test_a_replicas_weights_are_its_own_copy_in_plain_layout():
     assert all(tensor.is_contiguous() and not tensor.requires_grad for tensor in weights.values())
     weights["head.weight"].zero_()
     assert replicas.state_dict_of(1)["head.weight"].abs().sum() > 0
-
-
-@pytest.mark.parametrize("family", ["residual", "bottleneck", "regnet"])
-def test_subsampling_before_a_strided_1x1_convolution_changes_nothing(family):
-    def replicas():
-        torch.manual_seed(0)
-        schedule = FilterSchedule((8, 16))
-        return fuse([networks.build(NetworkConfig(family=family), schedule, 3, 5) for _ in range(2)]).double()
-
-    images = torch.randn(4, 2, 3, 9, 10, dtype=torch.float64)
-    usual, subsampled = replicas(), replicas()
-    subsample_first(subsampled)
-    strided = [layer for layer in usual.modules() if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2)]
-    left = [layer for layer in subsampled.modules() if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2)]
-    assert any(layer.kernel_size == (1, 1) for layer in strided)
-    assert [layer.kernel_size for layer in left] == [(3, 3)] * len(left)
-    logits = [each(images) for each in (usual, subsampled)]
-    torch.testing.assert_close(*logits)
-    for each in logits:
-        each.square().sum().backward()
-    for one, other in zip(usual.parameters(), subsampled.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, other.grad)

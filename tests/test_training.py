@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from search import training
+from search import replicatraining, training
 from search.augment import Augmentation
 from search.data import ImageData
 from search.dataconfig import DataConfig
@@ -162,7 +162,9 @@ def test_weights_ruined_by_the_last_step_are_a_divergence_too(evaluate, monkeypa
         module.network.network.head.weight.data[:10] = torch.inf
         return False
 
-    monkeypatch.setattr(training.ReplicaTraining, "_after_epoch", property(lambda self: ruin, lambda *_: None), False)
+    monkeypatch.setattr(
+        replicatraining.ReplicaTraining, "_after_epoch", property(lambda self: ruin, lambda *_: None), False
+    )
     runs = evaluate(SCHEDULE, [1, 2], Fidelity(1), "validation")
     assert isinstance(runs[0], Failed)
     assert runs[0].detail.startswith("loss ")
