@@ -74,7 +74,7 @@ def fit(
     Raises:
         KeyboardInterrupt: Ctrl-C, which Lightning turns into SystemExit (2.6.6, `trainer/call.py`).
     """
-    with _quiet(), _reproducible_kernels():
+    with _quiet(), reproducible_kernels():
         trainer = pl.Trainer(
             accelerator=device.type,
             devices=1 if device.index is None else [device.index],
@@ -112,7 +112,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _reproducible_kernels() -> Iterator[None]:
+def reproducible_kernels() -> Iterator[None]:
     """Make cuDNN pick the same deterministic kernels every time; the CPU needs nothing."""
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark

@@ -7,6 +7,7 @@ Dimension legend: b batch, k replicas, c channels, h height, w width, n classes.
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from search.replicas import Replicas
 from search.replicascore import ReplicaScore, replica_losses
 from search.scoring import accuracy, parts_of
 from search.trainingconfig import TrainingConfig
+
+_STEPS_TIMED = 4
 
 
 class ReplicaTraining(pl.LightningModule):
@@ -149,6 +152,23 @@ class ReplicaTraining(pl.LightningModule):
         self._optimizer.step()
         self._schedule.step()
         return losses.detach()
+
+    def fastest_step(self) -> float:
+        """Seconds of the fastest of a few steps, of a processor or, on a GPU, by the clock; the weights move."""
+        self.configure_optimizers()
+        indices = self._shuffle()[: self._batch]
+        return min(self._timed(indices) for _ in range(_STEPS_TIMED))
+
+    def _timed(self, indices: Tensor) -> float:
+        if self.device.type == "cpu":
+            begun = time.process_time()  # of this process alone: other work on the machine is left out
+            self.step(indices)
+            return time.process_time() - begun
+        torch.cuda.synchronize(self.device)
+        begun = time.perf_counter()
+        self.step(indices)
+        torch.cuda.synchronize(self.device)
+        return time.perf_counter() - begun
 
     def _training_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images `(b, k, c, h, w)` and labels, `(b, k)` or shares of the classes `(b, k, n)`, at indices `(b, k)`."""

@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from optuna.trial import TrialState
 
-from search import configfile, folder, leaderboard, study
+from search import configfile, folder, fusing, leaderboard, study
 from search.annotations import annotate
 from search.cases import (
     Case,
@@ -44,7 +44,7 @@ from search.records import write_records, write_verdict
 from search.report import write_report
 from search.soundness import probes
 from search.study import Storage
-from search.training import choose_device
+from search.training import TrainingEvaluator, choose_device
 from search.worker import make_evaluator
 
 _POLL_SECONDS = 0.1
@@ -145,6 +145,9 @@ def run_study(
         if plan.exhaustive:
             mark_done(storage)
         else:
+            evaluate = make_evaluator(plan)
+            if isinstance(evaluate, TrainingEvaluator):
+                fusing.decide(plan, storage, evaluate)
             with LocalWorkers(where, workers, lock) as local:
                 try:
                     Launch(plan, storage, local, stop, show).carry_out()

@@ -24,7 +24,7 @@ from search.cpukernels import pool_first, subsample_first
 from search.data import ImageData
 from search.errors import ConfigError
 from search.evaluate import Failed, Fidelity, OnEpoch, Run, Scored, Split
-from search.fitting import MemoryMeter, fit, is_out_of_memory
+from search.fitting import MemoryMeter, fit, is_out_of_memory, reproducible_kernels
 from search.networkconfig import NetworkConfig
 from search.networks import build
 from search.replicaimages import ReplicaImages
@@ -38,6 +38,8 @@ _ORDER_STREAM = 4
 """First word of the data order's entropy; `augment` lists all such words, so no draw shares a stream with another."""
 _NETWORK_STREAM = 8
 """Of what networks draw in their passes, such as dropout."""
+
+_TIMED_EPOCHS = 100  # more than the steps that are timed, so that the learning rate's schedule reaches beyond them
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -71,7 +73,8 @@ def _draws(seeds: Sequence[int], training: Sequence[np.random.Generator]) -> Dra
 class TrainingEvaluator:
     """Scores candidates by training them; implements `search.evaluate.Evaluate`.
 
-    All seeds of a call train in one pass, in ever smaller ones where memory does not hold them together. A seed gives
+    All seeds of a call train in one pass, unless `together` says that they train faster one after the other, and in
+    ever smaller ones where memory does not hold them together. A seed gives
     the same run alone or among others up to rounding; bit for bit it is the same only among as many seeds, on the
     same hardware with as many threads, because kernels of another width sum in another order.
 
@@ -82,6 +85,9 @@ class TrainingEvaluator:
         splits: Which of them test, validate and train.
         device: Where to train.
         fit: What runs a training; one that shows and keeps nothing unless given.
+
+    Attributes:
+        together: Whether a schedule's seeds train in one pass; set it to where that is measured to be faster.
 
     Raises:
         ConfigError: Augmentation that the images do not allow.
@@ -103,6 +109,7 @@ class TrainingEvaluator:
         self._splits = splits
         self._device = device
         self._fit = fit
+        self.together: Callable[[FilterSchedule], bool] = lambda _: True
         self._images = torch.from_numpy(data.images).to(device)
         self._labels = torch.from_numpy(data.labels).to(device)
 
@@ -116,6 +123,9 @@ class TrainingEvaluator:
         keep_weights: bool = False,
     ) -> list[Run]:
         """See `search.evaluate.Evaluate`."""
+        if len(seeds) > 1 and not self.together(schedule):
+            parts = [self(schedule, [seed], fidelity, score_on, on_epoch, keep_weights) for seed in seeds]
+            return [run for part in parts for run in part]
         started = time.perf_counter()
         memory = MemoryMeter.start(self._device)
         try:
@@ -132,8 +142,8 @@ class TrainingEvaluator:
                 torch.cuda.empty_cache()
             if len(seeds) == 1:
                 return [Failed(seeds[0], "oom", f"{schedule}: {detail}", seconds)]
-            parts = seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
-            return [run for part in parts for run in self(schedule, part, fidelity, score_on, on_epoch, keep_weights)]
+            halves = seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
+            return [run for half in halves for run in self(schedule, half, fidelity, score_on, on_epoch, keep_weights)]
         peak, reserved = (None, None) if memory is None else (memory.peak_allocated, memory.peak_reserved)
         runs: list[Run] = []
         for replica, seed in enumerate(seeds):
@@ -156,7 +166,26 @@ class TrainingEvaluator:
             )
         return runs
 
+    def step_seconds(self, schedule: FilterSchedule, replicas: int) -> float:
+        """Seconds that a training step takes a replica, where so many train in one pass: the fastest of a few."""
+        seeds = range(replicas)
+        module = self._module(schedule, seeds, Fidelity(_TIMED_EPOCHS), "validation", None).to(self._device)
+        with reproducible_kernels():
+            return module.fastest_step() / replicas
+
     def _train(
+        self,
+        schedule: FilterSchedule,
+        seeds: Sequence[int],
+        fidelity: Fidelity,
+        score_on: Split,
+        on_epoch: OnEpoch | None,
+    ) -> ReplicaTraining:
+        module = self._module(schedule, seeds, fidelity, score_on, on_epoch)
+        self._fit(module, fidelity.epochs, self._device)
+        return module
+
+    def _module(
         self,
         schedule: FilterSchedule,
         seeds: Sequence[int],
@@ -175,7 +204,7 @@ class TrainingEvaluator:
             module.validated = module.score(validation)
             return on_epoch(module.epochs_done, module.validated.mean_accuracy())
 
-        module = ReplicaTraining(
+        return ReplicaTraining(
             self._build(schedule, seeds),
             self._see(training),
             training,
@@ -186,8 +215,6 @@ class TrainingEvaluator:
             fidelity,
             after_epoch,
         )
-        self._fit(module, fidelity.epochs, self._device)
-        return module
 
     def _build(self, schedule: FilterSchedule, seeds: Sequence[int]) -> Replicas:
         networks = [self._initialise(schedule, seed) for seed in seeds]

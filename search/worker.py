@@ -16,7 +16,7 @@ import optuna
 import torch
 from optuna.trial import Trial, TrialState
 
-from search import configfile
+from search import configfile, fusing
 from search.cost import Budget, Costs
 from search.evaluate import Evaluate, Failed, FailureReason, Fidelity, Run, Scored
 from search.launch import end_with_coordinator
@@ -34,13 +34,18 @@ from search.training import TrainingEvaluator, choose_device
 _IDLE_SECONDS = 0.05
 
 
-def make_evaluator(plan: StudyPlan) -> Evaluate:
-    """What trains this study's candidates, or looks them up."""
+def make_evaluator(plan: StudyPlan, storage: Storage | None = None) -> Evaluate:
+    """What trains this study's candidates, or looks them up; of a storage it heeds what was measured for the study."""
     if isinstance(plan.source, TableEvaluator):
         return plan.source
     config = plan.config
     splits = Splits(plan.data, config.data)
-    return TrainingEvaluator(config.network, config.training, plan.data, splits, choose_device(config.compute.device))
+    evaluate = TrainingEvaluator(
+        config.network, config.training, plan.data, splits, choose_device(config.compute.device)
+    )
+    if storage:
+        evaluate.together = fusing.together(plan, storage)
+    return evaluate
 
 
 def open_study(plan: StudyPlan, folder: Path) -> Storage:
@@ -63,7 +68,8 @@ def work_in(folder: Path, *, leashed: bool) -> None:
         end_with_coordinator()
     torch.set_num_threads(1)
     plan = make_plan(configfile.read(folder / "config.yaml"))
-    evaluate, storage = make_evaluator(plan), open_study(plan, folder)
+    storage = open_study(plan, folder)
+    evaluate = make_evaluator(plan, storage)
     while not stopping.is_set():
         if not carry_out_next(plan, evaluate, storage):
             stopping.wait(_IDLE_SECONDS)
