@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from search.augment import Augmentation
+from search.cudagraph import CapturedPasses, Passes
 from search.evaluate import Fidelity
 from search.replicaimages import ReplicaImages
-from search.replicas import Replicas
+from search.replicas import FusedReplicas, Replicas
 from search.replicascore import ReplicaScore, replica_losses
 from search.scoring import accuracy, parts_of
 from search.trainingconfig import TrainingConfig
 
-_STEPS_TIMED = 4
+_STEPS_TIMED = 6  # the first ones on a GPU precede the capture of its graph
 
 
 class ReplicaTraining(pl.LightningModule):
@@ -97,6 +98,9 @@ class ReplicaTraining(pl.LightningModule):
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
             self._optimizer, max_lr=peak, total_steps=self._steps * self._fidelity.epochs
         )
+        self._passes: Passes = self._forth_and_back
+        if self.device.type == "cuda" and isinstance(self.network, FusedReplicas):  # others may draw in their passes
+            self._passes = CapturedPasses(self._forth_and_back, self.device)
         return self._optimizer
 
     @property
@@ -143,14 +147,20 @@ class ReplicaTraining(pl.LightningModule):
 
     def step(self, indices: Tensor) -> Tensor:
         """One step on the images at indices `(b, k)`; the mean loss of every replica, `(k,)`, in nats."""
-        images, labels = self._training_batch(indices)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._recipe.precision == "bfloat16"):
+        losses = self._passes(*self._training_batch(indices))
+        self._optimizer.step()
+        self._schedule.step()
+        return losses
+
+    def _forth_and_back(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Leave the gradients of one batch in the parameters; the mean loss of every replica, `(k,)`."""
+        half = self._recipe.precision == "bfloat16"
+        # uncached: each weight is cast once a pass anyway, and a CUDA graph may not hold on to what is cast outside it
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
             logits = self.network(images)
         losses = replica_losses(logits.float(), labels).mean(0)
         self._optimizer.zero_grad()
         losses.sum().backward()  # type: ignore[no-untyped-call] # a sum, so each replica has the gradients it has alone
-        self._optimizer.step()
-        self._schedule.step()
         return losses.detach()
 
     def fastest_step(self) -> float:

@@ -18,7 +18,7 @@ from search.networks import build
 from search.schedule import FilterSchedule
 from search.sources import load
 from search.splits import Splits
-from search.training import TrainingEvaluator, choose_device
+from search.training import _ORDER_STREAM, TrainingEvaluator, choose_device
 from search.trainingconfig import TrainingConfig
 
 pytestmark = pytest.mark.integration
@@ -357,3 +357,45 @@ def test_on_a_gpu_runs_repeat_and_memory_is_measured(data, splits):
     assert records(first) == records(evaluate(SCHEDULE, [1, 2], Fidelity(2), "test"))
     assert 0 < first[0].peak_bytes <= first[0].peak_reserved_bytes
     assert all(tensor.device.type == "cpu" for tensor in first[0].weights.values())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_cuda_graph_changes_nothing_but_rounding(data, splits, monkeypatch, precision):
+    captured = make(data, splits, "cuda", precision=precision)(SCHEDULE, [3, 4], Fidelity(1), "test")
+    monkeypatch.setattr(replicatraining, "CapturedPasses", lambda passes, device: passes)
+    eager = make(data, splits, "cuda", precision=precision)(SCHEDULE, [3, 4], Fidelity(1), "test")
+    for one, other in zip(captured, eager, strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-2)
+
+
+def test_bfloat16_learns_the_digits_and_is_scored_in_float32(data, splits):
+    runs = make(data, splits, precision="bfloat16")(FilterSchedule((8, 8, 8)), [0, 1], Fidelity(4), "validation")
+    usual = make(data, splits)(FilterSchedule((8, 8, 8)), [0, 1], Fidelity(4), "validation")
+    for half, full in zip(runs, usual, strict=True):
+        assert half.loss != full.loss
+        assert half.accuracy == pytest.approx(full.accuracy, abs=0.05)
+
+
+def test_an_epoch_in_one_step_of_lightning_trains_as_a_loop_written_by_hand(data, splits, evaluate):
+    recipe, seed = TrainingConfig(), 5
+    (run,) = evaluate(SCHEDULE, [seed], Fidelity(2), "validation", keep_weights=True)
+    network = evaluate._initialise(SCHEDULE, seed)
+    training = splits.train_validation(seed).training
+    mean, deviation = (moment[:, None, None] for moment in data.normalisation(training))
+    images = torch.from_numpy((data.images.astype(np.float32) - mean) / deviation)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    steps = len(training) // recipe.batch_size
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=2 * steps)
+    order = np.random.default_rng((_ORDER_STREAM, seed))
+    for _ in range(2):
+        shuffled = order.permutation(training)
+        for batch in np.split(shuffled[: steps * recipe.batch_size], steps):
+            loss = functional.cross_entropy(network(images[batch]), torch.from_numpy(data.labels[batch]))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            rate.step()
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(run.weights[name], tensor, rtol=1e-2, atol=1e-2)
