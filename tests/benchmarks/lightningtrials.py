@@ -22,7 +22,6 @@ Datasets = Callable[[Work, int], tuple[Dataset, Dataset]]
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-warnings.simplefilter("ignore")
 
 
 class Classifier(pl.LightningModule):
@@ -98,7 +97,8 @@ def train_on(datasets: Datasets, work: Work, jobs: Sequence[Job]) -> list[Traine
     for job in jobs:
         filters = {f"filters{stage}": each for stage, each in enumerate(job.schedule.filters, start=1)}
         study.enqueue_trial(filters, user_attrs={"seed": job.seed})
-    study.optimize(Objective(work, datasets), n_trials=len(jobs))
+    with warnings.catch_warnings(action="ignore"):  # Lightning advises workers for the loader, which would be slower
+        study.optimize(Objective(work, datasets), n_trials=len(jobs))
     return [
         Trained(job, trial.value, trial.duration.total_seconds())
         for job, trial in zip(jobs, study.trials, strict=True)

@@ -20,7 +20,7 @@ from search.training import TrainingEvaluator, choose_device
 def train(work: Work, jobs: Sequence[Job]) -> list[Trained]:
     """A pass for each schedule, given to whichever worker is free."""
     passes = [(work, list(own)) for _, own in groupby(jobs, key=lambda job: job.schedule)]
-    return [trained for runs in _workers().imap(_train_together, passes) for trained in runs]
+    return [trained for runs in _workers().imap(train_together, passes) for trained in runs]
 
 
 @functools.cache
@@ -31,7 +31,7 @@ def _workers() -> Pool:
     return multiprocessing.get_context("spawn").Pool(count, torch.set_num_threads, (1,))
 
 
-def _train_together(one: tuple[Work, list[Job]]) -> list[Trained]:
+def train_together(one: tuple[Work, list[Job]]) -> list[Trained]:
     work, jobs = one
     began = time.perf_counter()
     evaluate = _evaluator(work)
