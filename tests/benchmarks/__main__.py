@@ -1,13 +1,14 @@
-"""Trainings an hour, against what people would otherwise run: `make bench`, ten minutes on two cores.
+"""Training against what people would otherwise run, and whole studies: `make bench`.
 
-Prints the tables and writes them.
+Needs ten minutes on two cores and a machine that does nothing else. Prints tables as they come, and writes them.
 """
 
 import argparse
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks import training
+from benchmarks import studies, training
 from benchmarks.ratios import heading
 from benchmarks.work import write_works
 from rich.console import Console
@@ -16,15 +17,23 @@ from rich.markdown import Markdown
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--write", type=Path, help="the file for the tables")
-    options = parser.parse_args()
+    parser.add_argument("--write", type=Path, required=True, help="the file for the tables")
+    path = parser.parse_args().write
     with tempfile.TemporaryDirectory() as folder:
         works = write_works(Path(folder))
         peaks = training.peak_memory(works)
-        lines = [*heading("Training, measured", "make bench"), *training.report(training.measure(works), peaks)]
-    Console().print(Markdown("\n".join(lines)))
-    if options.write:
-        options.write.write_text("\n".join(lines))
+        measured = training.measure(works)
+    written = _print(heading("Training, measured", "make bench")) + _print(training.report(measured, peaks))
+    table = studies.run(studies.TABLE, studies.worker_counts()[-1])
+    digits = [studies.run(studies.DIGITS, workers) for workers in studies.worker_counts()]
+    written += _print(studies.report(digits, table, measured[0].seconds_per_run("b", "middle").median))
+    path.write_text(written)
+
+
+def _print(lines: Iterable[str]) -> str:
+    text = "".join(f"{line}\n" for line in lines)
+    Console().print(Markdown(text))
+    return text
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Side (c): as side (b), but each image is a picture that torchvision's transforms make a tensor of, as most have it."""
+"""Side (c): as side (b), but torchvision's transforms make each image a tensor when asked for, as most have it."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from torchvision.datasets import VisionDataset
 
 
 class Pictures(VisionDataset):
-    """Images `(n_images, h, w)` or `(n_images, h, w, 3)` and their labels, as torchvision's MNIST and CIFAR10 keep them."""
+    """Images `(n_images, h, w)` or `(n_images, h, w, 3)` with labels, kept as torchvision keeps MNIST and CIFAR10."""
 
     def __init__(self, images, labels, transform) -> None:
         super().__init__(transform=transform)

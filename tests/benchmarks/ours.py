@@ -1,4 +1,4 @@
-"""Side (d): the product's own training, all seeds of a schedule in one pass, in as many processes as it would start."""
+"""Side (d): the product's own training, all seeds of a schedule in one pass, in as many processes as it starts."""
 
 import functools
 import multiprocessing

@@ -1,4 +1,4 @@
-"""Side (a): a plain PyTorch loop over tensors, with nothing around it; what the hardware gives without further thought."""
+"""Side (a): a plain PyTorch loop over tensors with nothing around it."""
 
 import time
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What settles a run: images, split, order and initial weights come from its work and its seed alone, on every side."""
+"""What settles a run: images, split, order and initial weights come from its work and its seed, on every side."""
 
 import functools
 from collections.abc import Iterator

@@ -65,9 +65,11 @@ def run(config: str, workers: int) -> Study:
         file.write_text(config)
         command = [sys.executable, "-m", "search", "run", file, "--out", folder, "--workers", str(workers)]
         began = time.time()
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            with PeakMemory(process.pid) as memory:
-                code = process.wait()
+        with (
+            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process,
+            PeakMemory(process.pid) as memory,
+        ):
+            code = process.wait()
         if code:
             raise subprocess.CalledProcessError(code, command)
         with (folder / "runs.csv").open() as opened:
@@ -88,7 +90,9 @@ def throughput(trials: Sequence[FrozenTrial]) -> float:
     begin = max(min(start for start, _ in own) for own in spans.values())
     end = min(max(end for _, end in own) for own in spans.values())
     done = sum(
-        max(0.0, (min(stop, end) - max(start, begin)) / (stop - start)) for own in spans.values() for start, stop in own
+        max(0.0, (min(stop, end) - max(start, begin)) / (stop - start))
+        for own in spans.values()
+        for start, stop in own
     )
     return done / (end - begin).total_seconds()
 

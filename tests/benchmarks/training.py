@@ -117,8 +117,8 @@ def report(measured: Sequence[Turns], peaks: Mapping[str, int]) -> Iterator[str]
     yield "## W1: the same trainings on every side"
     yield ""
     yield (
-        f"24 schedules in three bands of 8, each trained with {len(SEEDS)} seeds, in {ROUNDS} rounds of 6 schedules; a "
-        "round is trained by every side in turn. (a): a plain PyTorch loop over tensors. (b): Optuna and Lightning "
+        f"24 schedules in three bands of 8, each trained with {len(SEEDS)} seeds, in {ROUNDS} rounds of 6 schedules; "
+        "every side in turn trains a round. (a): a plain PyTorch loop over tensors. (b): Optuna and Lightning "
         "over tensors in memory. (c): the same over pictures and torchvision's transforms, one round. All three run "
         "one after the other with torch's default threads. (d): the product, "
         f"{len(SEEDS)} seeds in one pass, a process of one thread per core. Starting processes is not counted. "
@@ -148,7 +148,7 @@ def report(measured: Sequence[Turns], peaks: Mapping[str, int]) -> Iterator[str]
         ("images", "side", "runs", "accuracy", "less (a)'s", f"within {_EQUAL}"),
         [row for turns in measured for row in _accuracy_rows(turns)],
     )
-    yield "Most memory, the sum over a side's processes (proportional set size), while it trains the largest schedules:"
+    yield "Most memory, summed over a side's processes (proportional set size), when it trains the largest schedules:"
     yield ""
     yield from markdown(
         ("side", "MiB", "of (a)'s", "of (b)'s"),
