@@ -75,7 +75,8 @@ def turn(number: int, wall: float, *jobs: tuple[str, float, float]) -> Turn:
 
 def test_a_band_has_its_share_of_the_wall_seconds():
     one = turn(0, 6.0, ("small", 0.5, 1.0), ("large", 0.5, 3.0), ("large", 0.5, 5.0))
-    assert (one.seconds("small"), one.seconds("large"), one.seconds("all")) == pytest.approx((2 / 3, 16 / 3, 6))
+    seconds = [one.of(one.jobs(band)).wall_seconds for band in ("small", "large", "all")]
+    assert seconds == pytest.approx([2 / 3, 16 / 3, 6])
 
 
 def test_sides_are_compared_over_the_rounds_both_had(works):

@@ -3,14 +3,15 @@
     make bench
 
 Each round gives all sides the same jobs, the sides in turn and back: a plain loop over tensors (a), Optuna and
-Lightning over tensors (b) and, in the first round, over pictures (c), and the product (d). What is compared are the
+Lightning over tensors (b) and, for a few of them, over pictures (c), and the product (d). What is compared are the
 seconds of a round, so what else the machine does falls on all sides alike.
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from benchmarks.ratios import Interval, Spread, markdown, ratios
 from benchmarks.sideprocess import PeakMemory, SideProcess
@@ -33,10 +34,14 @@ class Turn:
     trained: Sequence[Trained]
     wall_seconds: float
 
-    def seconds(self, band: str) -> float:
-        """Wall seconds of a band: its share of the seconds that jobs took their processes."""
-        own = sum(one.seconds for one in self.trained if band in (_ALL, one.job.band))
-        return self.wall_seconds * own / sum(one.seconds for one in self.trained)
+    def of(self, jobs: Collection[Job]) -> Self:
+        """The turn as if it had been these jobs alone: their share of the seconds that jobs took their processes."""
+        own = [one for one in self.trained if one.job in jobs]
+        share = sum(one.seconds for one in own) / sum(one.seconds for one in self.trained)
+        return type(self)(self.number, own, self.wall_seconds * share)
+
+    def jobs(self, band: str) -> list[Job]:
+        return [one.job for one in self.trained if band in (_ALL, one.job.band)]
 
 
 @dataclass(frozen=True)
@@ -47,23 +52,20 @@ class Turns:
     by_side: Mapping[str, list[Turn]] = field(default_factory=lambda: {side: [] for side in SIDES})
 
     def ratios(self, side: str, band: str) -> Spread:
-        """How many times as long as (d) a side took, over the rounds that both had."""
-        turns, own = self.by_side[side], self.by_side["d"]
-        return ratios([turn.seconds(band) for turn in turns], [own[turn.number].seconds(band) for turn in turns])
+        """How many times as long as (d) a side took for the jobs that it had, round by round."""
+        parts = [turn.of(turn.jobs(band)) for turn in self.by_side[side]]
+        own = [self.by_side["d"][part.number].of(part.jobs(band)) for part in parts]
+        return ratios([part.wall_seconds for part in parts], [part.wall_seconds for part in own])
 
     def difference(self, side: str) -> Interval:
         """A side's accuracy less (a)'s, job by job."""
         turns, plain = self.by_side[side], self.by_side["a"]
-        return Interval.of(_accuracies(turns), _accuracies([plain[turn.number] for turn in turns]))
+        return Interval.of(_accuracies(turns), _accuracies([plain[turn.number].of(turn.jobs(_ALL)) for turn in turns]))
 
     def seconds_per_run(self, side: str, band: str) -> Spread:
         """Wall seconds for one training of a band, over the rounds."""
-        return Spread.of(
-            [
-                turn.seconds(band) / sum(band in (_ALL, one.job.band) for one in turn.trained)
-                for turn in self.by_side[side]
-            ]
-        )
+        parts = [turn.of(turn.jobs(band)) for turn in self.by_side[side]]
+        return Spread.of([part.wall_seconds / len(part.trained) for part in parts])
 
 
 def _accuracies(turns: Sequence[Turn]) -> list[float]:
@@ -98,7 +100,8 @@ def _rounds(work: Work, processes: Mapping[str, SideProcess]) -> Turns:
         for side in list(processes)[:: -1 if number % 2 else 1]:
             if side == "c" and number > 0:
                 continue
-            turn = Turn(number, *processes[side].train(work, jobs))
+            own = [job for job in jobs if job.seed == 0] if side == "c" else jobs
+            turn = Turn(number, *processes[side].train(work, own))
             turns.by_side[side].append(turn)
             sys.stderr.write(f"{work.name}, round {number + 1} of {ROUNDS}, ({side}): {turn.wall_seconds:.1f} s\n")
     return turns
@@ -119,7 +122,7 @@ def report(measured: Sequence[Turns], peaks: Mapping[str, int]) -> Iterator[str]
     yield (
         f"24 schedules in three bands of 8, each trained with {len(SEEDS)} seeds, in {ROUNDS} rounds of 6 schedules; "
         "every side in turn trains a round. (a): a plain PyTorch loop over tensors. (b): Optuna and Lightning "
-        "over tensors in memory. (c): the same over pictures and torchvision's transforms, one round. All three run "
+        "over tensors in memory. (c): the same over pictures and torchvision's transforms, 6 schedules under one seed. All three run "
         "one after the other with torch's default threads. (d): the product, "
         f"{len(SEEDS)} seeds in one pass, a process of one thread per core. Starting processes is not counted. "
         "How many times as long as (d), median of the rounds (least to most):"

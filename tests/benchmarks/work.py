@@ -72,9 +72,9 @@ def write_works(folder: Path) -> list[Work]:
     """The three data sets, written to a folder, with the training that brings most schedules near their best."""
     digits = load(DataConfig())
     sets = {
-        "8x8": (digits.images, digits.labels, TrainingConfig()),
-        "28x28": (*_enlarged(digits, 28, 1), TrainingConfig(epochs=4, learning_rate=0.01)),
-        "32x32x3": (*_enlarged(digits, 32, 3), TrainingConfig(epochs=4, learning_rate=0.01)),
+        "8x8": (digits.images, digits.labels, TrainingConfig(epochs=10)),
+        "28x28": (*_enlarged(digits, 28, 1), TrainingConfig(epochs=3, learning_rate=0.01)),
+        "32x32x3": (*_enlarged(digits, 32, 3), TrainingConfig(epochs=3, learning_rate=0.01)),
     }
     works = []
     for name, (images, labels, recipe) in sets.items():
