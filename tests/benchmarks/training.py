@@ -122,8 +122,8 @@ def report(measured: Sequence[Turns], peaks: Mapping[str, int]) -> Iterator[str]
     yield (
         f"24 schedules in three bands of 8, each trained with {len(SEEDS)} seeds, in {ROUNDS} rounds of 6 schedules; "
         "every side in turn trains a round. (a): a plain PyTorch loop over tensors. (b): Optuna and Lightning "
-        "over tensors in memory. (c): the same over pictures and torchvision's transforms, 6 schedules under one seed. These run "
-        "one after the other with torch's default threads. (d): the product, "
+        "over tensors in memory. (c): the same over pictures and torchvision's transforms, for 6 schedules under one "
+        "seed. These run one after the other with torch's default threads. (d): the product, "
         f"{len(SEEDS)} seeds in one pass, a process of one thread per core. Starting processes is not counted. "
         "How many times as long as (d), median of the rounds (least to most):"
     )
