@@ -6,7 +6,7 @@ BIN := .venv/bin
 STUDY := studies/digits-mine
 
 .DEFAULT_GOAL := help
-.PHONY: help search hypotheses calibration setup docs test test-all check bench-samplers lint clean
+.PHONY: help search hypotheses calibration setup docs test test-all check bench bench-samplers lint clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ check: lint ## Run what a change must pass: lint, then the tests with coverage
 docs: setup ## Build the documentation into build/docs, warnings as errors
 	$(BIN)/python -m sphinx -n -W --keep-going -q -b html docs build/docs
 	@echo build/docs/index.html
+
+bench: setup ## Measure training against other ways, and bookkeeping, in ten minutes
+	PYTHONPATH=tests $(BIN)/python -m benchmarks --write tests/benchmarks/training.md
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.bookkeeping --write tests/benchmarks/bookkeeping.md
 
 bench-samplers: setup ## Measure samplers and the surrogate again, which takes an hour
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.samplers --write tests/benchmarks/samplers.md
