@@ -39,7 +39,7 @@ CURVES, FRESH = HERE / "pruning_curves.csv", HERE / "pruning_fresh.csv"
 BRIEFER = {"digits": (8, 5), "fashion-mnist": (3,)}
 """Epochs of the briefer trainings; each is a one-cycle schedule of its own."""
 FASHION_TRIALS = 36
-TIMED = {"digits": 16, "fashion-mnist": 3}
+TIMED = {"digits": 8, "fashion-mnist": 3}
 TRIALS, SEEDS = (16, 32, 64), (1, 2, 4)
 FRESH_RUNS, _FRESH_SEED = 16, 10_000  # of no search here
 _SCALE = 10_000  # accuracies are kept in hundredths of a point
@@ -217,7 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--studies", type=int, default=6, help="searches of digits, with seeds from 0")
     parser.add_argument("--fashion", type=Path, help="folder with FashionMNIST/raw; one search")
-    parser.add_argument("--repeats", type=int, default=12, help="of every truth that is known")
+    parser.add_argument("--repeats", type=int, default=8, help="of every truth that is known")
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")

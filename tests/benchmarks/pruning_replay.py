@@ -204,15 +204,7 @@ POLICIES: dict[str, Policy] = {
     "half the proposals": fewer_trials(0.5),
     "no proposals, rules only": fewer_trials(0.0),
 }
-TRAINED = (
-    "all of it",
-    "halving at 1/2, within a size band",
-    "half the epochs",
-    "a third of the epochs",
-    "a third of the epochs, half the proposals",
-    "half the seeds",
-    "half the proposals",
-)
+TRAINED = ("all of it", "halving at 1/2, within a size band", "a third of the epochs", "half the proposals")
 """Policies whose first choices are trained afresh."""
 
 

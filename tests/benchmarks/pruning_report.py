@@ -160,9 +160,10 @@ def heading() -> Iterator[str]:
     yield f"{made}, Python {python_version()}, {packages}.\n"
     yield (
         "Curves are of real trials: the whole searches of studies with seeds from 0, every trial trained once more "
-        "for fewer epochs under a one-cycle schedule of that length. Policies are replayed on them in the trials' order, "
-        "one worker. What is stopped has no score and is not shown to the surrogate. Pruners are Optuna's; within a "
-        "size band they see the finished trials nearest in log MACs, half of all, and no fewer than five.\n"
+        "for fewer epochs under a one-cycle schedule of that length. Policies are replayed on them in the trials' "
+        "order, with one worker. What is stopped has no score and is not shown to the surrogate. Pruners are "
+        "Optuna's; within a size band they see the finished trials nearest in log MACs, half of all, "
+        "and no fewer than five.\n"
     )
     yield (
         "`scored`: trials trained to the end; `epochs`, `seconds`: share of what all of it takes; `first choice`: "
@@ -187,11 +188,11 @@ def write(measured, fresh: Known, studies: Path, regrets) -> Iterator[str]:
     for plan, searches, found, timed in measured:
         name = plan.config.name
         finals = np.concatenate([each.finals[each.epochs] for each in searches])
-        noise = 100 * np.sqrt(finals.var(axis=1, ddof=1).mean())
+        noise = 100 * np.median(finals.std(axis=1, ddof=1))
         yield f"## {name}\n"
         yield (
-            f"{plan.config.training.epochs} epochs, {finals.shape[1]} seeds a trial, of which one has a standard "
-            f"deviation of {noise:.2f} points. Seconds of a pass as a share of a trial's: "
+            f"{plan.config.training.epochs} epochs, {finals.shape[1]} seeds a trial, whose standard deviation has a "
+            f"median of {noise:.2f} points. Seconds of a pass as a share of a trial's: "
             + ", ".join(f"{side} {100 * share:.0f} %" for side, share in timed.items())
             + ".\n"
         )
