@@ -210,7 +210,10 @@ TRAINED = ("all of it", "halving at 1/2, within a size band", "a third of the ep
 
 @dataclass(frozen=True)
 class Recommended:
-    """Whom the search lets challenge the rule under one budget, the surrogate's own first choice among them."""
+    """Whom the search lets challenge the rule under one budget, the surrogate's own first choice among them.
+
+    Where too little was scored for a surrogate, the first rule takes its place.
+    """
 
     budget: str
     rule: tuple[int, ...]
@@ -223,11 +226,15 @@ def recommended(plan: StudyPlan, curves: Curves, outcome: Outcome) -> list[Recom
     seeds = outcome.finals.shape[1]
     runs = np.repeat(curves.filters[outcome.scored], seeds, axis=0)
     known = ~np.isnan(outcome.finals.ravel())
-    surrogate = Surrogate.fit(runs[known], outcome.finals.ravel()[known], curves.seed)
+    try:
+        surrogate = Surrogate.fit(runs[known], outcome.finals.ravel()[known], curves.seed)
+    except ValueError:  # too few were scored
+        surrogate = None
     cases = choose_cases(plan, surrogate)
     found = []
     for case in cases:
-        first = next(each.schedule.filters for each in case.challengers if each.origin == "surrogate")
+        named = sorted(case.challengers, key=lambda each: each.origin != "surrogate")  # stable: the first in its order
+        first = named[0].schedule.filters
         others = tuple(each.schedule.filters for each in case.challengers)
         found.append(Recommended(str(case.budget), case.schedule.filters, first, others))
     return found
