@@ -166,8 +166,8 @@ def tables(regrets: dict[tuple[str, int, int], list[float]]) -> Iterator[str]:
 READING = """\
 ## What it says
 
-Predicted before: a pruner within size bands takes 70 % of the search and costs 0.02 to 0.05 points, to save 5 % of a digits
-study at most; pruning among all trials favours large budgets; half the epochs or half the seeds cost little.
+Predicted before: a pruner within size bands takes 70 % of the search and costs 0.02 to 0.05 points, to save 5 % of a
+digits study at most; pruning among all trials favours large budgets; half the epochs or half the seeds cost little.
 
 - Large networks are further ahead early (11 points per doubling of MACs after two epochs of digits, 2.5 after 15), but
   early ranks do not clearly favour them beyond their worth: the partial correlation is at most 0.15 above the last's.
