@@ -1,4 +1,4 @@
-"""What a trial costs besides its training: milliseconds by part, the coordinator's share, and a study of 10,000 trials.
+"""What a trial costs besides its training: milliseconds by part, the coordinator's share, and 10,000 trials looked at.
 
     PYTHONPATH=tests OMP_NUM_THREADS=1 python -m benchmarks.bookkeeping
 
@@ -125,34 +125,51 @@ def measure_large(folder: Path) -> list[str]:
     return lines
 
 
+class Watch(Stop):
+    """Stops a launch so many seconds after its workers' first trial.
+
+    Args:
+        seconds: How long to watch.
+        known: Trials finished before.
+    """
+
+    def __init__(self, seconds: float, known: int) -> None:
+        super().__init__(None)
+        self.known, self.seconds, self.launched, self.done = known, seconds, time.monotonic(), 0
+        self.first: float | None = None
+        self.busy = 0.0
+
+    def show(self, storage: Storage) -> None:
+        self.done = progress(storage).finished - self.known
+        if self.first is None and self.done:
+            self.first, self.busy, self.known = time.monotonic(), time.process_time(), self.known + self.done
+
+    def due(self) -> bool:
+        now = time.monotonic()
+        return now > (self.launched + 120 if self.first is None else self.first + self.seconds)
+
+
 def coordinate(folder: Path, seconds: float) -> str:
-    """The coordinator's share of a core beside two workers, and how soon and how often they take trials."""
-    plan = planned(4_000, "qmc", folder)
+    """The coordinator's share of a core beside two workers, how soon they take trials and how many."""
+    plan = planned(6_000, "qmc", folder)
     storage, _ = prepared(plan, folder, 1_000)
-    began, busy, first = time.monotonic(), time.process_time(), 0.0
-    stop = Stop(seconds / 3600)
-
-    def show(storage: Storage) -> None:
-        nonlocal first
-        counts = progress(storage)
-        if not first and counts.finished > 1_000:
-            first = time.monotonic() - began
-
+    watch = Watch(seconds, 1_000)
     with locked(folder) as lock, storage.written_fast(), LocalWorkers(folder, 2, lock) as workers:
-        launch = Launch(plan, storage, workers, stop, show)
+        launch = Launch(plan, storage, workers, watch, watch.show)
         launch.search()
-        share = (time.process_time() - busy) / (time.monotonic() - began)
+        assert watch.first is not None
+        watched = time.monotonic() - watch.first
+        share = 100 * (time.process_time() - watch.busy) / watched
         launch.drain()
-        done = progress(storage).finished - 1_000
     return (
-        f"coordinator: {100 * share:.1f} % of a core beside two workers, which did {done} trials in {seconds:.0f} s, "
-        f"the first after {first:.1f} s"
+        f"coordinator: {share:.1f} % of a core beside two workers, which began {watch.first - watch.launched:.1f} s "
+        f"after it and did {watch.done / watched:.0f} trials a second"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=12.0, help="how long the coordinator is watched")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long the coordinator is watched")
     options = parser.parse_args()
     sys.stdout.write(f"load {os.getloadavg()[0]:.1f}; milliseconds for each trial, medians of {_CARRIED_OUT}\n\n")
     heads = ["sampler", "trials", "queue", *PARTS, "price, score", "processor, median (min to max)"]
