@@ -4,12 +4,16 @@ A worker inherits the study's lock and a pipe from its coordinator; when the pip
 killed coordinator leaves nothing that trains on.
 """
 
+import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -17,7 +21,33 @@ from typing import IO, Self
 from search.errors import FilterSearchError
 from search.study import PURPOSES, Storage
 
+POLL_SECONDS = 0.1
+"""How often a coordinator asks whether it is to stop."""
+
 _MOST_DEATHS_AT_START = 3
+_LOOKING = 0.02  # the most of a core that looking at the study may take, however many trials there are
+_MOST_POLLS = 20  # between two looks, which is how long the end of the last trial may go unseen
+
+
+class Pace:
+    """When a coordinator looks at its study again: seldom enough to leave the processor to the workers."""
+
+    def __init__(self) -> None:
+        self._spent = 0.0
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """What is done in here is looking."""
+        began = time.process_time()
+        try:
+            yield
+        finally:
+            self._spent += time.process_time() - began
+
+    def polls(self) -> int:
+        """How many times `POLL_SECONDS` to wait for what was spent on looking since this was asked last."""
+        spent, self._spent = self._spent, 0.0
+        return min(max(1, math.ceil(spent / _LOOKING / POLL_SECONDS)), _MOST_POLLS)
 
 
 class LocalWorkers:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -36,7 +36,7 @@ from search.errors import ConfigError, InterruptedStudyError, NoTrialError, Stor
 from search.exact import exact_findings, exact_standings
 from search.export import export_best, is_exported
 from search.findings import Findings, conclude
-from search.launch import LocalWorkers
+from search.launch import POLL_SECONDS, LocalWorkers, Pace
 from search.memorylimit import memory_limit
 from search.plan import StudyPlan
 from search.progress import Progress, mark_done, progress
@@ -47,7 +47,6 @@ from search.study import Storage
 from search.training import TrainingEvaluator, choose_device
 from search.worker import make_evaluator
 
-_POLL_SECONDS = 0.1
 _CRASHES_WITHOUT_SUCCESS = 3
 
 
@@ -148,7 +147,7 @@ def run_study(
             evaluate = make_evaluator(plan)
             if isinstance(evaluate, TrainingEvaluator):
                 fusing.decide(plan, storage, evaluate)
-            with LocalWorkers(where, workers, lock) as local:
+            with storage.written_fast(), LocalWorkers(where, workers, lock) as local:
                 try:
                     Launch(plan, storage, local, stop, show).carry_out()
                 finally:
@@ -203,7 +202,7 @@ def explore(
         if exploration not in stored_explorations(storage):
             store_exploration(storage, exploration)
         study.enqueue_given_up(storage)
-        with LocalWorkers(where, workers, lock) as local:
+        with storage.written_fast(), LocalWorkers(where, workers, lock) as local:
             launch = Launch(terms, storage, local, stop, show)
             try:
                 launch.confirm_all(cases)
@@ -323,6 +322,7 @@ class Launch:
     workers: Workers
     stop: Stop
     show: Callable[[Storage], None]
+    pace: Pace = field(default_factory=Pace)
 
     def carry_out(self) -> None:
         """Search, confirm and probe, then let the workers end; whatever stops it, nothing is left running."""
@@ -339,7 +339,8 @@ class Launch:
             NoTrialError: It ended, or will end, without a single complete trial.
         """
         while not self.stop.due():
-            trials = study.jobs(self.storage, "search")
+            with self.pace.looking():
+                trials = study.jobs(self.storage, "search")
             crashed = [trial for trial in trials if study.is_given_up(trial)]
             complete = any(trial.state is TrialState.COMPLETE for trial in trials)
             over = not any(trial.state in (TrialState.WAITING, TrialState.RUNNING) for trial in trials)
@@ -384,14 +385,19 @@ class Launch:
         while self.workers.running():
             if self.stop.signals > 1:
                 self.workers.kill()
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
         for purpose in study.PURPOSES:
             self.storage.release(purpose, None, "interrupted")
 
     def _busy(self, purpose: study.Purpose) -> bool:
-        return bool(self.storage.trials(purpose, TrialState.WAITING, TrialState.RUNNING))
+        with self.pace.looking():
+            return bool(self.storage.trials(purpose, TrialState.WAITING, TrialState.RUNNING))
 
     def _tend(self) -> None:
+        """Look after the workers, then wait until it is time to look again."""
         self.workers.tend(self.storage)
-        self.show(self.storage)
-        time.sleep(_POLL_SECONDS)
+        with self.pace.looking():
+            self.show(self.storage)
+        for _ in range(self.pace.polls()):
+            if not self.stop.due():
+                time.sleep(POLL_SECONDS)

@@ -8,6 +8,8 @@ asked, so with several workers their proposals depend on who is done first.
 
 import zlib
 from abc import abstractmethod
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -69,6 +71,14 @@ def _make_gp(seed: int) -> GPSampler:
     return GPSampler(seed=seed, warn_independent_sampling=False)  # a stage of one width has nothing to be modelled
 
 
+_Kind = tuple[str, str]
+"""Who proposes, and the budget aimed at."""
+
+
+def _kind(trial: FrozenTrial) -> _Kind:
+    return trial.user_attrs["origin"], trial.user_attrs["budget"]
+
+
 class AimedSampler(BaseSampler):
     """Proposes schedules of the space that fit the budget the trial aims at, so that no proposal is ever refused.
 
@@ -82,6 +92,8 @@ class AimedSampler(BaseSampler):
         self._space = space
         self._cost_model = cost_model
         self._seed = seed
+        self._queued: dict[_Kind, list[int]] = {}
+        """By origin and budget, the proposals queued, in their order."""
 
     @abstractmethod
     def _propose(self, study: Study, trial: FrozenTrial, budget: Budget) -> FilterSchedule:
@@ -134,11 +146,24 @@ class AimedSampler(BaseSampler):
         """
         entropy = [self._seed, zlib.crc32(trial.user_attrs["budget"].encode())]
         sequence = qmc.Sobol(self._space.stages, rng=np.random.default_rng(entropy))
-        turn = _turn(study, trial)
+        turn = self._turn(study, trial)
         if turn:  # by nothing, it fails
             sequence.fast_forward(turn)
         shape: NDArray[np.float64] = self._space.shapes(sequence.random(1))[0]
         return shape
+
+    def _turn(self, study: Study, trial: FrozenTrial) -> int:
+        """How many of the sampler's proposals that aim at the trial's budget come before it, whatever became of them.
+
+        Proposals are queued in their order and never taken back, so what was counted once stays as it is.
+        """
+        kind, index = _kind(trial), trial.user_attrs["proposal"]
+        if index > self._queued.get(kind, [-1])[-1]:
+            queued = defaultdict(set)
+            for other in study.get_trials(deepcopy=False):
+                queued[_kind(other)].add(other.user_attrs["proposal"])
+            self._queued = {each: sorted(found) for each, found in queued.items()}
+        return bisect_left(self._queued[kind], index)
 
 
 class QMCSampler(AimedSampler):
@@ -177,7 +202,7 @@ class MacsSampler(AimedSampler):
         listed = self._by_macs(budget)
         if not len(listed):
             return self._space.scaled(np.ones(self._space.stages), budget, self._cost_model)  # says what is wrong
-        return FilterSchedule(tuple(map(int, listed[_turn(study, trial) % len(listed)])))
+        return FilterSchedule(tuple(map(int, listed[self._turn(study, trial) % len(listed)])))
 
     def _sorted(self, budget: Budget) -> NDArray[np.int64]:
         listed = self._space.within(budget, self._cost_model, np.random.default_rng(self._seed))
@@ -213,12 +238,3 @@ class OptunaSampler(AimedSampler):
                 point[name] = sampler.sample_independent(study, trial, name, distribution)
         shape = np.array([point[name] for name, _ in self._space.dimensions()], np.float64)
         return self._within(shape, budget)
-
-
-def _turn(study: Study, trial: FrozenTrial) -> int:
-    """How many of the sampler's proposals that aim at the trial's budget come before it, whatever became of them."""
-    kind, index = (trial.user_attrs["origin"], trial.user_attrs["budget"]), trial.user_attrs["proposal"]
-    queued = [other.user_attrs for other in study.get_trials(deepcopy=False)]
-    return len(
-        {attrs["proposal"] for attrs in queued if (attrs["origin"], attrs["budget"]) == kind} & set(range(index))
-    )

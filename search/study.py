@@ -9,11 +9,10 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import optuna
@@ -26,17 +25,11 @@ from search.cost import Budget, Costs
 from search.errors import StorageError
 from search.evaluate import Fidelity, Split
 from search.schedule import FilterSchedule
+from search.trialstore import TrialStore
 
 MOST_ATTEMPTS = 3
 Purpose = Literal["search", "confirm", "probe"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
-
-# Over the tables of Optuna's RDB storage, whose schema Optuna migrates and never breaks within a major version.
-_TAKE = sqlalchemy.text(
-    "UPDATE trials SET state = 'RUNNING', datetime_start = :now WHERE trial_id = :id AND state = 'WAITING'"
-).bindparams(sqlalchemy.bindparam("now", type_=sqlalchemy.DateTime))
-_FORGET = sqlalchemy.text("DELETE FROM trial_user_attributes WHERE trial_id = :id AND key = :key")
-_NOTE = sqlalchemy.text("INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (:id, :key, :value)")
 
 _REFUSALS = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
 
@@ -50,16 +43,25 @@ class Storage:
     """The Optuna studies of one search, and transitions on their trials.
 
     Attributes:
-        backend: Optuna's storage; in memory it is one process's own, and gone with it.
+        store: Where they are kept; in memory they are one process's own, and gone with it.
         search: The study whose trials are candidates.
         confirm: The study whose trials are confirmation jobs.
         probe: The study whose trials are probes.
     """
 
-    backend: RDBStorage | InMemoryStorage
+    store: TrialStore | InMemoryStorage
     search: optuna.Study
     confirm: optuna.Study
     probe: optuna.Study
+
+    @property
+    def backend(self) -> RDBStorage | InMemoryStorage:
+        """Optuna's storage, for what reads or writes it as a whole."""
+        return self.store.backend if isinstance(self.store, TrialStore) else self.store
+
+    def written_fast(self) -> AbstractContextManager[None]:
+        """While a study runs: see `TrialStore.written_fast`."""
+        return self.store.written_fast() if isinstance(self.store, TrialStore) else nullcontext()
 
     @property
     def studies(self) -> tuple[optuna.Study, ...]:
@@ -79,30 +81,22 @@ class Storage:
 
         `Study.ask` would create a trial where none waits, and the number of trials would depend on races.
         """
-        study = self.study(purpose)
+        study, owner = self.study(purpose), os.getpid()
+        if isinstance(self.store, TrialStore):
+            trial_id = self.store.claim(self.store.get_study_id_from_name(study.study_name), owner)
+            return None if trial_id is None else Trial(study, trial_id)
         for waiting in self.trials(purpose, TrialState.WAITING):
-            trial_id = self._id(study, waiting)
-            if self._take(trial_id, waiting.user_attrs.get("attempts", 0) + 1):
-                return Trial(study, trial_id)
+            trial_id = waiting._trial_id
+            self.store.set_trial_user_attr(trial_id, "owner", owner)
+            self.store.set_trial_user_attr(trial_id, "attempts", waiting.user_attrs.get("attempts", 0) + 1)
+            self.store.set_trial_state_values(trial_id, TrialState.RUNNING)
+            return Trial(study, trial_id)
         return None
 
-    def _take(self, trial_id: int, attempt: int) -> bool:
-        """Make a waiting trial running and ours in one transaction; False when another worker was faster.
-
-        Optuna's own transition reads the state before it writes it, and SQLite lets two workers do so at once.
-        """
-        if isinstance(self.backend, InMemoryStorage):
-            self.backend.set_trial_user_attr(trial_id, "owner", os.getpid())
-            self.backend.set_trial_user_attr(trial_id, "attempts", attempt)
-            return self.backend.set_trial_state_values(trial_id, TrialState.RUNNING)
-        with self.backend.engine.begin() as connection:
-            taken = connection.execute(_TAKE, {"id": trial_id, "now": datetime.now()})
-            if taken.rowcount != 1:
-                return False
-            for key, value in (("owner", os.getpid()), ("attempts", attempt)):
-                connection.execute(_FORGET, {"id": trial_id, "key": key})
-                connection.execute(_NOTE, {"id": trial_id, "key": key, "value": str(value)})
-        return True
+    def write(self, trial: Trial) -> None:
+        """Write what was noted of a claimed trial so far, as ending it does too."""
+        if isinstance(self.store, TrialStore):
+            self.store.write(trial._trial_id)
 
     def release(self, purpose: Purpose, owner: int | None, detail: str) -> int:
         """Put running trials back into the queue; those tried too often are given up.
@@ -116,27 +110,36 @@ class Storage:
         Returns:
             How many were released or given up.
         """
-        study, released = self.study(purpose), 0
+        released = 0
         for trial in self.trials(purpose, TrialState.RUNNING):
             if owner is not None and trial.user_attrs.get("owner") != owner:
                 continue
             released += 1
-            trial_id = self._id(study, trial)
+            trial_id = trial._trial_id
             attempts = trial.user_attrs.get("attempts", 0)
             if owner is None:
-                self.backend.set_trial_user_attr(trial_id, "attempts", max(0, attempts - 1))
-            self.backend.set_trial_user_attr(trial_id, "detail", detail[-2000:])
+                self.store.set_trial_user_attr(trial_id, "attempts", max(0, attempts - 1))
+            self.store.set_trial_user_attr(trial_id, "detail", detail[-2000:])
             if owner is not None and attempts >= MOST_ATTEMPTS:
-                self.backend.set_trial_user_attr(trial_id, "reason", "crash")
-                self.backend.set_trial_state_values(trial_id, TrialState.FAIL)
+                self.store.set_trial_user_attr(trial_id, "reason", "crash")
+                self.store.set_trial_state_values(trial_id, TrialState.FAIL)
             else:
-                self.backend.set_trial_state_values(trial_id, TrialState.WAITING)
+                self.store.set_trial_state_values(trial_id, TrialState.WAITING)
         return released
 
-    def _id(self, study: optuna.Study, trial: FrozenTrial) -> int:
-        return self.backend.get_trial_id_from_study_id_trial_number(
-            self.backend.get_study_id_from_name(study.study_name), trial.number
-        )
+    def queue(self, purpose: Purpose, queued: Sequence[tuple[dict[str, int], dict[str, Any]]]) -> None:
+        """Queue trials, each of its fixed multiples and its attributes, all or none."""
+        study = self.study(purpose)
+        trials = [
+            optuna.trial.create_trial(
+                state=TrialState.WAITING, system_attrs={"fixed_params": params}, user_attrs=attrs
+            )
+            for params, attrs in queued
+        ]
+        if isinstance(self.store, TrialStore):
+            self.store.add(self.store.get_study_id_from_name(study.study_name), trials)
+        else:
+            study.add_trials(trials)
 
 
 def create(folder: Path, config: StudyConfig, directions: Sequence[str], data_fingerprint: str) -> Storage:
@@ -156,13 +159,12 @@ def create(folder: Path, config: StudyConfig, directions: Sequence[str], data_fi
 
 
 def _create(path: Path, config: StudyConfig, directions: Sequence[str], data_fingerprint: str) -> None:
-    backend = _connect(path, create=True)
-    search = _create_studies(backend, config, directions).search
+    store = _connect(path, create=True)
+    search = _create_studies(store, config, directions).search
     search.set_user_attr("config", config.semantic())
     search.set_user_attr("fingerprint", config.fingerprint())
     search.set_user_attr("data", data_fingerprint)
-    backend.remove_session()
-    backend.engine.dispose()
+    store.disconnect()
 
 
 def create_in_memory(config: StudyConfig, directions: Sequence[str], sampler: optuna.samplers.BaseSampler) -> Storage:
@@ -171,18 +173,18 @@ def create_in_memory(config: StudyConfig, directions: Sequence[str], sampler: op
 
 
 def _create_studies(
-    backend: RDBStorage | InMemoryStorage,
+    store: TrialStore | InMemoryStorage,
     config: StudyConfig,
     directions: Sequence[str],
     sampler: optuna.samplers.BaseSampler | None = None,
 ) -> Storage:
     aims = [optuna.study.StudyDirection[each.upper()] for each in directions]
-    search = optuna.create_study(storage=backend, study_name=config.name, directions=aims, sampler=sampler)
+    search = optuna.create_study(storage=store, study_name=config.name, directions=aims, sampler=sampler)
     confirm, probe = (
-        optuna.create_study(storage=backend, study_name=f"{config.name}:{purpose}", direction="maximize")
+        optuna.create_study(storage=store, study_name=f"{config.name}:{purpose}", direction="maximize")
         for purpose in ("confirm", "probe")
     )
-    return Storage(backend, search, confirm, probe)
+    return Storage(store, search, confirm, probe)
 
 
 def load(folder: Path, name: str, sampler: optuna.samplers.BaseSampler | None = None) -> Storage:
@@ -199,21 +201,21 @@ def load(folder: Path, name: str, sampler: optuna.samplers.BaseSampler | None = 
     if not (folder / "study.db").is_file():
         msg = f"{folder} holds no study.db; name the folder of a study that `filter-search run` made"
         raise StorageError(msg)
-    backend = _connect(folder / "study.db", create=False)
+    store = _connect(folder / "study.db", create=False)
     try:
-        search = optuna.load_study(study_name=name, storage=backend, sampler=sampler)
+        search = optuna.load_study(study_name=name, storage=store, sampler=sampler)
         confirm, probe = (
-            optuna.load_study(study_name=f"{name}:{purpose}", storage=backend) for purpose in ("confirm", "probe")
+            optuna.load_study(study_name=f"{name}:{purpose}", storage=store) for purpose in ("confirm", "probe")
         )
     except KeyError:
         msg = f"{folder / 'study.db'} holds no study named {name!r}; restore it or start anew in another folder"
         raise StorageError(msg) from None
-    return Storage(backend, search, confirm, probe)
+    return Storage(store, search, confirm, probe)
 
 
-def _connect(path: Path, *, create: bool) -> RDBStorage:
+def _connect(path: Path, *, create: bool) -> TrialStore:
     try:
-        return RDBStorage(
+        backend = RDBStorage(
             f"sqlite:///{path.resolve()}",
             # The timeout outlasts every other worker's transaction, so a busy file is waited for, not failed on.
             engine_kwargs={"connect_args": {"timeout": 60}},
@@ -221,6 +223,7 @@ def _connect(path: Path, *, create: bool) -> RDBStorage:
         )
     except (*_REFUSALS, RuntimeError) as error:
         raise StorageError(_unusable(path, error)) from None
+    return TrialStore(backend)
 
 
 @contextmanager
@@ -298,10 +301,12 @@ def enqueue_missing(storage: Storage, proposals: Sequence[Proposal]) -> None:
     after crashes another chance.
     """
     live = {trial.user_attrs["proposal"] for trial in storage.trials("search") if not is_given_up(trial)}
-    for index, proposal in enumerate(proposals):
-        if index not in live:
-            attrs = {"proposal": index, "origin": proposal.origin, "budget": str(proposal.budget)}
-            storage.search.enqueue_trial(proposal.params, user_attrs=attrs)
+    missing = [
+        (proposal.params, {"proposal": index, "origin": proposal.origin, "budget": str(proposal.budget)})
+        for index, proposal in enumerate(proposals)
+        if index not in live
+    ]
+    storage.queue("search", missing)
 
 
 def enqueue_given_up(storage: Storage) -> None:
@@ -315,9 +320,10 @@ def enqueue_given_up(storage: Storage) -> None:
 def enqueue_probes(storage: Storage, probes: Iterable[Probe]) -> None:
     """Queue the probes that are not waiting, running or finished."""
     live = {Probe.of(job) for job in storage.trials("probe") if not is_given_up(job)}
-    for probe in probes:
-        if probe not in live:
-            storage.probe.enqueue_trial({}, user_attrs=asdict(probe) | {"schedule": str(probe.schedule)})
+    missing: list[tuple[dict[str, int], dict[str, Any]]] = [
+        ({}, asdict(probe) | {"schedule": str(probe.schedule)}) for probe in probes if probe not in live
+    ]
+    storage.queue("probe", missing)
 
 
 def jobs(storage: Storage, purpose: Purpose) -> list[FrozenTrial]:
@@ -341,7 +347,7 @@ def _span(job: FrozenTrial) -> tuple[str, int, int]:
 
 def enqueue_confirmation(storage: Storage, schedule: FilterSchedule, first: int, count: int) -> None:
     """Queue confirmation runs `first` to `first + count - 1` of a schedule as one job."""
-    storage.confirm.enqueue_trial({}, user_attrs={"schedule": str(schedule), "first": first, "count": count})
+    storage.queue("confirm", [({}, {"schedule": str(schedule), "first": first, "count": count})])
 
 
 def run_seeds(study_seed: int, purpose: Purpose, schedule: FilterSchedule, first: int, count: int) -> list[int]:

@@ -111,6 +111,7 @@ def _try_candidate(plan: StudyPlan, evaluate: Evaluate, storage: Storage, trial:
         trial.set_constraint(str(budget), excess(costs, budget))
         trial.set_user_attr("costs", asdict(costs))
         trial.set_user_attr("schedule", str(schedule))
+        storage.write(trial)  # so that it is tried as it is if this process dies
     limit = memory_limit(*storage.studies)
     if not fits(costs, limit):
         detail = f"{schedule} was not trained: it needs {costs.memory} bytes, and a network of {limit} did not fit"

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from search import study
 from search.config import StudyConfig
 from search.cost import Budget
-from search.launch import LocalWorkers
+from search.launch import POLL_SECONDS, LocalWorkers, Pace
 from search.schedule import FilterSchedule
 
 
@@ -48,3 +48,17 @@ def test_a_job_of_any_purpose_returns_to_the_queue_when_its_worker_dies(tmp_path
     assert job.state is TrialState.WAITING
     assert job.user_attrs["detail"].splitlines()[0] == said
     workers.wait()
+
+
+def test_looking_takes_little_of_a_core_however_long_it_takes(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.process_time", lambda: now[0])
+    pace = Pace()
+    for spent, share in ((0.0001, 0.02), (0.02, 0.02), (0.005, 0.025)):
+        with pace.looking():
+            now[0] += spent
+        assert spent <= share * POLL_SECONDS * pace.polls()
+    with pace.looking():
+        now[0] += 60
+    assert POLL_SECONDS * pace.polls() <= 2
+    assert pace.polls() == 1

@@ -65,7 +65,7 @@ def record_of(storage):
 
 
 def test_a_rehearsed_study_is_the_study_through_the_storage_on_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr("search.run._POLL_SECONDS", 0)
+    monkeypatch.setattr("search.run.POLL_SECONDS", 0)
     plan, stored = conduct_on_disk(small(seed=7), tmp_path)
     in_memory, cases, _ = conduct(plan)
     assert record_of(in_memory) == record_of(stored)

@@ -24,7 +24,7 @@ from search.worker import make_evaluator, open_study
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
-    monkeypatch.setattr("search.run._POLL_SECONDS", 0)
+    monkeypatch.setattr("search.run.POLL_SECONDS", 0)
 
 
 def test_where_doubling_is_best_it_is_near_optimal(tmp_path):

@@ -55,7 +55,7 @@ def conduct(folder, evaluate, **soundness):
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
-    monkeypatch.setattr("search.run._POLL_SECONDS", 0)
+    monkeypatch.setattr("search.run.POLL_SECONDS", 0)
 
 
 def test_a_verdict_that_does_not_depend_on_the_learning_rate_holds(tmp_path):

@@ -89,7 +89,7 @@ def test_of_two_workers_that_saw_a_trial_waiting_one_gets_it(storage, tmp_path):
     study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
     other = study.load(tmp_path, "digits")
     assert [each.trials("search", TrialState.WAITING)[0].number for each in (storage, other)] == [0, 0]
-    assert [each._take(1, 1) for each in (storage, other)] == [True, False]
+    assert [each.store.take(1, 1) for each in (storage, other)] == [True, False]
 
 
 def test_released_work_returns_to_the_queue_under_its_number(storage):
@@ -170,3 +170,42 @@ def test_no_study_db(tmp_path):
 
 def test_optuna_stays_silent():
     assert optuna.logging.get_verbosity() == optuna.logging.ERROR
+
+
+def test_a_study_written_fast_is_one_file_again_afterwards(storage, tmp_path):
+    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+    with storage.written_fast():
+        trial = storage.claim("search")
+        trial.set_user_attr("schedule", "8-8-8")
+        assert (tmp_path / "study.db-wal").exists()
+        reader = study.load(tmp_path, "digits")
+        assert "schedule" not in reader.trials("search")[0].user_attrs
+        storage.write(trial)
+        assert reader.trials("search")[0].user_attrs["schedule"] == "8-8-8"
+        storage.search.tell(trial, 0.5)
+        assert reader.trials("search")[0].value == 0.5
+        reader.store.disconnect()
+    assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
+    assert study.load(tmp_path, "digits").trials("search") == optuna.load_study(
+        study_name="digits", storage=storage.backend
+    ).get_trials(deepcopy=False)
+
+
+def test_a_trial_that_was_taken_away_cannot_be_ended(storage, tmp_path):
+    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+    trial = storage.claim("search")
+    assert study.load(tmp_path, "digits").release("search", None, "interrupted") == 1
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError, match="trial 0 is carried out by nobody"):
+        storage.search.tell(trial, 0.5)
+    assert storage.trials("search")[0].state is TrialState.WAITING
+
+
+def test_values_beyond_numbers_are_read_as_optuna_reads_them(storage):
+    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+    trial = storage.claim("search")
+    trial.suggest_float("rate", 0.0, 1.0)
+    for step, value in enumerate((0.5, float("inf"), float("-inf"))):
+        trial.report(value, step)
+    storage.search.tell(trial, float("inf"))
+    read = optuna.load_study(study_name="digits", storage=storage.backend).get_trials(deepcopy=False)
+    assert storage.trials("search") == read

@@ -261,7 +261,7 @@ def conduct(folder, **values):
 
 @pytest.mark.parametrize(("best_ratio", "outcome"), [(1.0, "not near-optimal"), (2.0, "near-optimal")])
 def test_the_whole_loop_finds_what_a_surface_plants(tmp_path, monkeypatch, best_ratio, outcome):
-    monkeypatch.setattr("search.run._POLL_SECONDS", 0)
+    monkeypatch.setattr("search.run.POLL_SECONDS", 0)
     table = {"surface": {"best_ratio": best_ratio, "strength": 0.6}, "images": {}, "noise_sd": 0.001}
     plan, storage = conduct(
         tmp_path,
@@ -280,7 +280,7 @@ def test_the_whole_loop_finds_what_a_surface_plants(tmp_path, monkeypatch, best_
 
 
 def test_a_study_of_seed_columns_confirms_on_columns_the_search_never_saw(tmp_path, monkeypatch):
-    monkeypatch.setattr("search.run._POLL_SECONDS", 0)
+    monkeypatch.setattr("search.run.POLL_SECONDS", 0)
     rng = np.random.default_rng(0)
     lines = ["schedule,params," + ",".join(f"s{n}" for n in range(10))]
     for a, b in product((2, 4, 6, 8), repeat=2):

@@ -6,17 +6,19 @@ adds trials of random schedules to the search, each scored by the study's own ta
 """
 
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-import optuna
+from numpy.typing import NDArray
 from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search import configfile
 from search.config import StudyConfig
+from search.cost import Budget
 from search.evaluate import Fidelity, Scored
 from search.plan import StudyPlan, make_plan
 from search.runrecord import record
@@ -34,18 +36,26 @@ def enlarge(folder: Path, trials: int) -> None:
     configfile.write(larger, folder / "config.yaml")
     storage.search.set_user_attr("config", larger.semantic())
     storage.search.set_user_attr("fingerprint", larger.fingerprint())
-    rng = np.random.default_rng(config.seed)
-    added = [_trial(plan, number, rng) for number in range(known, trials)]
-    optuna.load_study(study_name=config.name, storage=storage.backend).add_trials(added)
+    added = finished_trials(plan, known, trials)
+    storage.store.add(storage.store.get_study_id_from_name(config.name), added)
+
+
+def finished_trials(plan: StudyPlan, first: int, end: int) -> list[FrozenTrial]:
+    """Trials of random schedules, proposals `first` to `end - 1`."""
+    rng = np.random.default_rng(plan.config.seed)
+    pools = {budget: plan.space.within(budget, plan.cost_model, rng) for budget in plan.config.budgets}
+    return [_trial(plan, number, pools, rng) for number in range(first, end)]
 
 
 def _with_trials(config: StudyConfig, trials: int) -> StudyConfig:
     return config.model_copy(update={"search": config.search.model_copy(update={"trials": trials})})
 
 
-def _trial(plan: StudyPlan, number: int, rng: np.random.Generator) -> FrozenTrial:
+def _trial(
+    plan: StudyPlan, number: int, pools: Mapping[Budget, NDArray[np.int64]], rng: np.random.Generator
+) -> FrozenTrial:
     budget = plan.config.budgets[number % len(plan.config.budgets)]
-    pool = plan.space.within(budget, plan.cost_model, rng)
+    pool = pools[budget]
     schedule = FilterSchedule(tuple(int(f) for f in pool[rng.integers(len(pool))]))
     costs = plan.cost_model.costs(schedule)
     count = plan.config.search.seeds_per_trial
