@@ -195,7 +195,6 @@ def run(
 @app.command(hidden=True)
 def worker(
     study: StudyName,
-    leashed: Annotated[bool, typer.Option("--leashed", help="End when standard input closes.")] = False,
 ) -> None:
     """Join a study and carry out its jobs.
 
@@ -204,7 +203,7 @@ def worker(
     from search.folder import find
     from search.worker import work_in
 
-    work_in(find(study), leashed=leashed)
+    work_in(find(study))
 
 
 @app.command()

@@ -6,18 +6,27 @@ speed. Measured once a study and kept in its storage: runs are the same bit for 
 """
 
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
+from search.evaluate import Evaluate
 from search.plan import StudyPlan
 from search.schedule import FilterSchedule
 from search.study import Storage
-from search.training import TrainingEvaluator
 
 _REPLICAS = 8
 _SIZES = 9
 _LARGEST = "replicas_together_to_macs"
+
+
+@runtime_checkable
+class StepSeconds(Protocol):
+    """What trains, and can time a step of training; a table of known accuracies cannot."""
+
+    def step_seconds(self, schedule: FilterSchedule, replicas: int) -> float:
+        """See `search.training.TrainingEvaluator`."""
 
 
 def together(plan: StudyPlan, storage: Storage) -> Callable[[FilterSchedule], bool]:
@@ -30,9 +39,9 @@ def together(plan: StudyPlan, storage: Storage) -> Callable[[FilterSchedule], bo
     return small_enough
 
 
-def decide(plan: StudyPlan, storage: Storage, evaluate: TrainingEvaluator) -> None:
+def decide(plan: StudyPlan, storage: Storage, evaluate: Evaluate) -> None:
     """Measure unless this study has been, and keep the MACs of the largest schedule whose replicas train together."""
-    if _LARGEST in storage.search.user_attrs:
+    if _LARGEST in storage.search.user_attrs or not isinstance(evaluate, StepSeconds):
         return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker
@@ -70,7 +79,7 @@ def _sizes(plan: StudyPlan) -> list[FilterSchedule]:
     ]
 
 
-def _is_faster_together(evaluate: TrainingEvaluator, schedule: FilterSchedule) -> bool:
+def _is_faster_together(evaluate: StepSeconds, schedule: FilterSchedule) -> bool:
     try:
         return evaluate.step_seconds(schedule, _REPLICAS) < evaluate.step_seconds(schedule, 1)
     except Exception:  # too little memory, or a network of the user's own that fails: its run will tell

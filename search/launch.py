@@ -1,19 +1,23 @@
 """Local worker processes: started, watched, drained, never left behind.
 
-A worker inherits the study's lock and a pipe from its coordinator; when the pipe closes the worker ends at once, so a
-killed coordinator leaves nothing that trains on.
+Workers inherit the study's lock. They end at once when the template that forked them ends, and it when its coordinator
+does, so a killed coordinator leaves nothing that trains on.
 """
 
 import math
 import os
+import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -25,6 +29,14 @@ POLL_SECONDS = 0.1
 """How often a coordinator asks whether it is to stop."""
 
 _MOST_DEATHS_AT_START = 3
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+_ENVIRONMENT = {
+    # A freed tensor's memory is kept for the next, in huge pages: training is 1.05 to 1.1 times as fast.
+    "GLIBC_TUNABLES": ":".join(
+        f"glibc.malloc.{each}" for each in ("hugetlb=1", f"mmap_threshold={2**30}", f"trim_threshold={2**30}")
+    ),
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # to ask for a GPU leaves it untouched, so that workers can be forked
+}
 _LOOKING = 0.02  # the most of a core that looking at the study may take, however many trials there are
 _MOST_POLLS = 20  # between two looks, which is how long the end of the last trial may go unseen
 
@@ -50,8 +62,36 @@ class Pace:
         return min(max(1, math.ceil(spent / _LOOKING / POLL_SECONDS)), _MOST_POLLS)
 
 
+class Event(IntEnum):
+    """What a template says has happened to a worker."""
+
+    STARTED = 0
+    ENDED = 1
+
+
+MESSAGE = struct.Struct("=iii")
+"""From a template: the event, the worker's process id, and its exit status, negative for a signal."""
+
+
+@dataclass
+class _Worker:
+    """A worker that was asked for.
+
+    Attributes:
+        log: What it says.
+        pid: Its process, once it has started.
+        status: How it ended, as `subprocess` has it; None until then.
+    """
+
+    log: IO[bytes]
+    pid: int | None = None
+    status: int | None = None
+
+
 class LocalWorkers:
     """Worker processes of one study on this machine, one thread each; a context manager.
+
+    They are forked by a process that is started first, see `search.template`.
 
     Args:
         folder: The study folder.
@@ -64,7 +104,8 @@ class LocalWorkers:
         self._lock = lock
         self._deaths_at_start = 0
         self._count = count
-        self._workers: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
+        self._workers: list[_Worker] = []
+        self._template: _Template | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -75,19 +116,6 @@ class LocalWorkers:
         self.kill()
         self.wait()
 
-    def _start(self) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
-        log = tempfile.TemporaryFile()  # noqa: SIM115 # closed when the worker has been waited for
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "search", "worker", str(self._folder), "--leashed"],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            pass_fds=(self._lock,),
-            start_new_session=True,  # Ctrl-C in the terminal reaches the coordinator only, which then drains
-            env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-        )
-        return process, log
-
     def tend(self, storage: Storage) -> None:
         """Start the workers the first time; then release what dead ones were doing and start others in their place.
 
@@ -96,52 +124,112 @@ class LocalWorkers:
         """
         if not self._workers:
             self._workers = [self._start() for _ in range(self._count)]
-        for slot, (process, log) in enumerate(self._workers):
-            if process.poll() is None:
+        self._hear()
+        for slot, worker in enumerate(self._workers):
+            if worker.status is None:
                 continue
-            detail = f"{_how_it_ended(process.returncode)}\n{_tail(log)}"
-            released = sum(storage.release(purpose, process.pid, detail) for purpose in PURPOSES)
+            detail = f"{_how_it_ended(worker.status)}\n{_tail(worker.log)}"
+            released = 0
+            if worker.pid is not None:
+                released = sum(storage.release(purpose, worker.pid, detail) for purpose in PURPOSES)
             self._deaths_at_start = 0 if released else self._deaths_at_start + 1
             if self._deaths_at_start >= _MOST_DEATHS_AT_START:
                 msg = f"workers end before they start any work; the last one said:\n{detail}"
                 raise FilterSearchError(msg)
-            log.close()
+            worker.log.close()
             self._workers[slot] = self._start()
 
     def drain(self) -> None:
         """Ask every worker to end after the job it carries out."""
-        self._signal(signal.SIGTERM)
+        if self._template:
+            self._template.process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End every worker at once."""
-        self._signal(signal.SIGKILL)
+        if self._template:
+            self._template.process.kill()  # with which they end
 
-    def running(self) -> int:
-        """How many workers have not ended."""
-        return sum(process.poll() is None for process, _ in self._workers)
+    def running(self) -> bool:
+        """Whether any worker has not ended."""
+        self._hear()
+        return self._template is not None
 
     def wait(self) -> None:
         """Wait until every worker has ended."""
-        for process, log in self._workers:
-            process.wait()
-            if process.stdin:
-                process.stdin.close()
-            log.close()
+        self._hear(to_the_end=True)
+        for worker in self._workers:
+            worker.log.close()
 
-    def _signal(self, number: int) -> None:
-        for process, _ in self._workers:
-            if process.poll() is None:
-                process.send_signal(number)
+    def _start(self) -> _Worker:
+        self._template = self._template or _Template.start(self._folder, self._lock)
+        worker = _Worker(tempfile.TemporaryFile())  # noqa: SIM115 # closed when the worker has been waited for
+        self._template.ask(worker.log)
+        return worker
+
+    def _hear(self, to_the_end: bool = False) -> None:
+        """Note what the template has said; once it and all workers have gone, none is left running."""
+        while self._template and (message := self._template.next_message(wait=to_the_end)):
+            event, pid, status = MESSAGE.unpack(message)
+            known = None if event == Event.STARTED else pid
+            worker = next(each for each in self._workers if each.pid == known and each.status is None)
+            worker.pid, worker.status = pid, None if event == Event.STARTED else status
+        if self._template and message == b"":
+            status, log = self._template.end()
+            self._template = None
+            for worker in self._workers:
+                if worker.status is None:
+                    worker.log.close()
+                    worker.log, worker.status = log, status
 
 
-def end_with_coordinator() -> None:
-    """In a worker: end this process when standard input closes, which is when its coordinator has gone."""
+@dataclass(frozen=True)
+class _Template:
+    """A process of `search.template`, as its coordinator sees it.
 
-    def watch() -> None:
-        os.read(0, 1)
-        os._exit(1)
+    Attributes:
+        process: It.
+        line: To it; ends when it and everything it forked have gone.
+        log: What it says.
+    """
 
-    threading.Thread(target=watch, daemon=True).start()
+    process: subprocess.Popen[bytes]
+    line: socket.socket
+    log: IO[bytes]
+
+    @classmethod
+    def start(cls, folder: Path, lock: int) -> Self:
+        ours, theirs = socket.socketpair()
+        log = tempfile.TemporaryFile()  # noqa: SIM115 # closed with the last worker
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "search.template", str(folder), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(lock, theirs.fileno()),
+                start_new_session=True,  # Ctrl-C in the terminal reaches the coordinator only, which then drains
+                env=_ENVIRONMENT | os.environ | _ONE_THREAD,
+            )
+        return cls(process, ours, log)
+
+    def ask(self, log: IO[bytes]) -> None:
+        """For a worker that writes to this log."""
+        with suppress(BrokenPipeError):  # it has gone, which is noticed where it is listened to
+            socket.send_fds(self.line, [b"+"], [log.fileno()])
+
+    def next_message(self, *, wait: bool) -> bytes | None:
+        """What it said next, empty where all have gone; None where nothing is said yet and nobody waits."""
+        if not wait and not select.select([self.line], [], [], 0)[0]:
+            return None
+        try:
+            return self.line.recv(MESSAGE.size, socket.MSG_WAITALL)
+        except ConnectionResetError:
+            return b""
+
+    def end(self) -> tuple[int, IO[bytes]]:
+        """Its exit status and what it said."""
+        self.line.close()
+        return self.process.wait(), self.log
 
 
 def _how_it_ended(status: int) -> str:

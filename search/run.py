@@ -29,7 +29,6 @@ from search.cases import (
     stored_cases,
     stored_explorations,
 )
-from search.config import StudyConfig
 from search.confirm import choose_cases, enqueue_next, fit_surrogate
 from search.data import ImageData
 from search.errors import ConfigError, InterruptedStudyError, NoTrialError, StorageError
@@ -44,7 +43,7 @@ from search.records import write_records, write_verdict
 from search.report import write_report
 from search.soundness import probes
 from search.study import Storage
-from search.training import TrainingEvaluator, choose_device
+from search.training import device_name
 from search.worker import make_evaluator
 
 _CRASHES_WITHOUT_SUCCESS = 3
@@ -136,7 +135,7 @@ def run_study(
         _check_startable(plan, where, resume)  # again: another launcher may have been here before the lock was ours
         storage = _open(plan, where)
         if not (where / "environment.json").exists():
-            written = folder.environment(command, plan.config.seed, workers, _device_name(plan.config))
+            written = folder.environment(command, plan.config.seed, workers, device_name(plan.config.compute.device))
             notes = plan.source.notes if isinstance(plan.source, ImageData) else ()
             folder.write_json(where / "environment.json", written | {"data_notes": list(notes)})
         configfile.write(plan.config, where / "config.yaml")
@@ -144,9 +143,7 @@ def run_study(
         if plan.exhaustive:
             mark_done(storage)
         else:
-            evaluate = make_evaluator(plan)
-            if isinstance(evaluate, TrainingEvaluator):
-                fusing.decide(plan, storage, evaluate)
+            fusing.decide(plan, storage, make_evaluator(plan))
             with storage.written_fast(), LocalWorkers(where, workers, lock) as local:
                 try:
                     Launch(plan, storage, local, stop, show).carry_out()
@@ -246,11 +243,6 @@ def _is_read_only(error: StorageError) -> bool:
     return False
 
 
-def _device_name(config: StudyConfig) -> str:
-    device = choose_device(config.compute.device)
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
 @contextmanager
 def _stopping(max_wall_hours: float | None) -> Iterator[Stop]:
     stop = Stop(max_wall_hours)
@@ -309,8 +301,8 @@ class Workers(Protocol):
     def kill(self) -> None:
         """End them at once."""
 
-    def running(self) -> int:
-        """How many have not ended."""
+    def running(self) -> bool:
+        """Whether any has not ended."""
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,12 @@ def _draws(seeds: Sequence[int], training: Sequence[np.random.Generator]) -> Dra
     return drawing
 
 
+def device_name(name: DeviceName) -> str:
+    """What that device is called: `cpu`, or the GPU's own name."""
+    device = choose_device(name)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
 class TrainingEvaluator:
     """Scores candidates by training them; implements `search.evaluate.Evaluate`.
 

@@ -19,7 +19,6 @@ from optuna.trial import Trial, TrialState
 from search import configfile, fusing
 from search.cost import Budget, Costs
 from search.evaluate import Evaluate, Failed, FailureReason, Fidelity, Run, Scored
-from search.launch import end_with_coordinator
 from search.memorylimit import DID_NOT_FIT, fits, memory_limit
 from search.objective import excess
 from search.plan import StudyPlan, make_plan
@@ -54,25 +53,37 @@ def open_study(plan: StudyPlan, folder: Path) -> Storage:
     return load(folder, config.name, make_sampler(config.search, plan.space, plan.cost_model, config.seed))
 
 
-def work_in(folder: Path, *, leashed: bool) -> None:
-    """Be a worker process of the study in `folder` until SIGTERM, which is heeded after the job at hand.
+def work_in(folder: Path) -> None:
+    """Be a worker process of the study in `folder` until SIGTERM, which is heeded after the job at hand."""
+    work(make_plan(configfile.read(folder / "config.yaml")), folder, heed_sigterm())
 
-    Args:
-        folder: The study folder.
-        leashed: End at once when standard input closes, which is when the coordinator that started this has gone.
-    """
-    stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator's business
-    if leashed:
-        end_with_coordinator()
+
+def work(plan: StudyPlan, folder: Path, stopping: threading.Event) -> None:
+    """Carry out the jobs of the study in `folder`, and wait for more, until asked to stop; with one thread."""
     torch.set_num_threads(1)
-    plan = make_plan(configfile.read(folder / "config.yaml"))
     storage = open_study(plan, folder)
     evaluate = make_evaluator(plan, storage)
     while not stopping.is_set():
         if not carry_out_next(plan, evaluate, storage):
             stopping.wait(_IDLE_SECONDS)
+
+
+def heed_sigterm() -> threading.Event:
+    """Set when SIGTERM comes. SIGINT is left alone: it is the coordinator's business."""
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return stopping
+
+
+def end_with(leash: int) -> None:
+    """End this process at once when this descriptor's other end closes, which is when whoever holds it has gone."""
+
+    def watch() -> None:
+        os.read(leash, 1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def carry_out_next(plan: StudyPlan, evaluate: Evaluate, storage: Storage) -> bool:

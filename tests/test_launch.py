@@ -7,7 +7,7 @@ import tempfile
 import pytest
 from optuna.trial import TrialState
 
-from search import study
+from search import launch, study
 from search.config import StudyConfig
 from search.cost import Budget
 from search.launch import POLL_SECONDS, LocalWorkers, Pace
@@ -30,7 +30,7 @@ def test_a_job_of_any_purpose_returns_to_the_queue_when_its_worker_dies(tmp_path
     study.enqueue_confirmation(storage, schedule, 0, 4)
     study.enqueue_probes(storage, [study.Probe(schedule, 0, 4, "test", 15, learning_rate_factor=2.0)])
     dead = subprocess.Popen([sys.executable, "-c", death])
-    dead.wait()
+    status = dead.wait()
     with monkeypatch.context() as patch:
         patch.setattr("os.getpid", lambda: dead.pid)
         assert storage.claim(purpose)
@@ -39,11 +39,10 @@ def test_a_job_of_any_purpose_returns_to_the_queue_when_its_worker_dies(tmp_path
     def start():
         log = tempfile.TemporaryFile()  # noqa: SIM115
         log.write(b"a long trace, " * 1000)
-        return dead, log
+        return launch._Worker(log, dead.pid, status)
 
     monkeypatch.setattr(workers, "_start", start)
-    for _ in range(2):  # the first starts them
-        workers.tend(storage)
+    workers.tend(storage)
     (job,) = storage.trials(purpose)
     assert job.state is TrialState.WAITING
     assert job.user_attrs["detail"].splitlines()[0] == said

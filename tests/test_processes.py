@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -145,15 +146,21 @@ def test_a_signal_drains_and_resume_goes_on(config, complete, tmp_path, number):
     assert timeless(folder / "trials.csv") == timeless(complete / "trials.csv")
 
 
-def test_a_killed_worker_loses_nothing(config, complete, tmp_path):
-    folder = tmp_path / "worker"
+def parent(process: int) -> int:
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(re.search(r"^PPid:\s*(\d+)$", status, re.M)[1])
+
+
+@pytest.mark.parametrize("whom", [lambda worker: worker, parent], ids=["worker", "what forks workers"])
+def test_a_killed_process_loses_nothing(config, complete, tmp_path, whom):
+    folder = tmp_path / "killed"
     process = start(config, folder, "--workers", "1")
     wait_for_trials(process, folder, 1)
-    owners = {trial.user_attrs["owner"] for trial in trials(folder) if "owner" in trial.user_attrs}
-    for owner in owners:
-        os.kill(owner, signal.SIGKILL)
+    (worker,) = {trial.user_attrs["owner"] for trial in trials(folder) if "owner" in trial.user_attrs}
+    os.kill(whom(worker), signal.SIGKILL)
     finish(process)
     assert timeless(folder / "trials.csv") == timeless(complete / "trials.csv")
+    assert len({trial.user_attrs["owner"] for trial in trials(folder)}) == 2
 
 
 def test_two_launchers_cannot_run_one_study(config, tmp_path):
