@@ -43,15 +43,20 @@ def decide(plan: StudyPlan, storage: Storage, evaluate: Evaluate) -> None:
     """Measure unless this study has been, and keep the MACs of the largest schedule whose replicas train together."""
     if _LARGEST in storage.search.user_attrs or not isinstance(evaluate, StepSeconds):
         return
+    sizes = _sizes(plan)
+    count = count_together(sizes, evaluate)
+    largest = None if count == len(sizes) else plan.cost_model.costs(sizes[count - 1])["macs"] if count else 0
+    storage.search.set_user_attr(_LARGEST, largest)
+
+
+def count_together(sizes: Sequence[FilterSchedule], evaluate: StepSeconds) -> int:
+    """How many of these, from the smallest on, train faster together."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker
     try:
-        sizes = _sizes(plan)
-        count = count_winning(sizes, lambda schedule: _is_faster_together(evaluate, schedule))
+        return count_winning(sizes, lambda schedule: _is_faster_together(evaluate, schedule))
     finally:
         torch.set_num_threads(threads)
-    largest = None if count == len(sizes) else plan.cost_model.costs(sizes[count - 1])["macs"] if count else 0
-    storage.search.set_user_attr(_LARGEST, largest)
 
 
 def count_winning(sizes: Sequence[FilterSchedule], wins: Callable[[FilterSchedule], bool]) -> int:

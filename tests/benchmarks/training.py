@@ -124,7 +124,8 @@ def report(measured: Sequence[Turns], peaks: Mapping[str, int]) -> Iterator[str]
         "every side in turn trains a round. (a): a plain PyTorch loop over tensors. (b): Optuna and Lightning "
         "over tensors in memory. (c): the same over pictures and torchvision's transforms, for 6 schedules under one "
         "seed. These run one after the other with torch's default threads. (d): the product, "
-        f"{len(SEEDS)} seeds in one pass, a process of one thread per core. Starting processes is not counted. "
+        f"{len(SEEDS)} seeds in one pass where that is measured to be faster, a process of one thread per core. "
+        "Starting processes is not counted. "
         "How many times as long as (d), median of the rounds (least to most):"
     )
     yield ""
