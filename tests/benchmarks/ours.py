@@ -23,11 +23,16 @@ from search.networkconfig import NetworkConfig
 from search.schedule import FilterSchedule
 from search.training import TrainingEvaluator, choose_device
 
+Pass = tuple[Work, list[Job], bool]
+"""The jobs of one schedule, and whether its seeds train together."""
+
 
 def train(work: Work, jobs: Sequence[Job]) -> list[Trained]:
-    """A pass for each schedule, given to whichever worker is free."""
-    passes = [(work, list(own)) for _, own in groupby(jobs, key=lambda job: job.schedule)]
-    return [trained for runs in _workers().imap(train_together, passes) for trained in runs]
+    """The seeds of a schedule are given to whichever worker is free."""
+    together = _trained_together(replace(work, recipe=work.recipe.model_copy(update={"epochs": 1})))  # for any epochs
+    own = [(schedule, list(group)) for schedule, group in groupby(jobs, key=lambda job: job.schedule)]
+    passes = [(work, group, schedule in together) for schedule, group in own]
+    return [trained for runs in _workers().imap(train_pass, passes) for trained in runs]
 
 
 @functools.cache
@@ -40,13 +45,10 @@ def _workers() -> Pool:
     return forked.Pool(count, torch.set_num_threads, (1,))
 
 
-def train_together(one: tuple[Work, list[Job]]) -> list[Trained]:
-    work, jobs = one
+def train_pass(one: Pass) -> list[Trained]:
+    work, jobs, together = one
     evaluate = _evaluator(work)
-    small = _trained_together(
-        replace(work, recipe=work.recipe.model_copy(update={"epochs": 1}))
-    )  # whatever the epochs
-    evaluate.together = small.__contains__
+    evaluate.together = lambda _: together
     began = time.perf_counter()
     runs = evaluate(jobs[0].schedule, [job.seed for job in jobs], Fidelity.brief(work.recipe), "test")
     seconds = (time.perf_counter() - began) / len(jobs)
@@ -60,6 +62,6 @@ def _evaluator(work: Work) -> TrainingEvaluator:
 
 @functools.cache
 def _trained_together(work: Work) -> frozenset[FilterSchedule]:
-    """The schedules that replicas train together for; measured when a worker first trains on a data set."""
+    """The schedules that replicas train together for; measured once a data set, as a coordinator does."""
     sizes = [FilterSchedule.parse(text) for band in BANDS.values() for text in reversed(band.split())]
     return frozenset(sizes[: fusing.count_together(sizes, _evaluator(work))])

@@ -12,7 +12,7 @@ from typing import Self
 
 from benchmarks.work import Job, Trained, Work
 
-_POLL_SECONDS = 0.05
+_LOOKING = 0.01  # of a core: the kernel walks every page of a process to tell, which would slow what is measured
 _STARTS = multiprocessing.get_context("spawn")
 
 
@@ -88,8 +88,11 @@ class PeakMemory:
         self._watch.join()
 
     def _sample(self) -> None:
-        while not self._ended.wait(_POLL_SECONDS):
+        pause = 0.0
+        while not self._ended.wait(pause):
+            began = time.thread_time()
             self.bytes = max(self.bytes, sum(map(_proportional_bytes, _family(self._pid))))
+            pause = (time.thread_time() - began) / _LOOKING
 
 
 def _family(pid: int) -> list[int]:
