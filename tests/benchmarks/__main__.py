@@ -26,7 +26,8 @@ def main() -> None:
     written = _print(heading("Training, measured", "make bench")) + _print(training.report(measured, peaks))
     table = studies.run(studies.TABLE, studies.worker_counts()[-1])
     digits = [studies.run(studies.DIGITS, workers) for workers in studies.worker_counts()]
-    written += _print(studies.report(digits, table, measured[0].seconds_per_run("b", "middle").median))
+    seconds = measured[0].seconds_per_run("b", "middle").median / works[0].recipe.epochs
+    written += _print(studies.report(digits, table, seconds))
     path.write_text(written)
 
 
