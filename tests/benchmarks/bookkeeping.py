@@ -179,8 +179,8 @@ def main() -> None:
     lines = [
         *heading("Bookkeeping, measured", "make bench"),
         f"What a trial takes besides its training, in milliseconds: medians of {_CARRIED_OUT} trials of a planted "
-        "truth, in a study that has as many as the row says. `processor` is what it takes of a core, all parts and what is "
-        "between them; the parts are by the clock.",
+        "truth, in a study that has as many as the row says. `processor` is what it takes of a core, all parts and "
+        "what is between them; the parts are by the clock.",
         "",
         *markdown(("sampler", "trials", "queue", *PARTS, "processor, median (min to max)"), rows),
         *(f"- {look}" for look in looks),
