@@ -135,3 +135,13 @@ def test_the_kept_report_is_of_the_kept_verdicts():
         if each["verdict"] == "not near-optimal":
             gain = 100 * (each["best_accuracy"]["mean"] - each["rule_accuracy"]["mean"])
             assert f"gets about {gain:.2f} more of every 100 test images right" in page
+
+
+def test_how_fast_it_is_is_what_the_benchmark_measured():
+    measured = (ROOT / "tests" / "benchmarks" / "training.md").read_text()
+    section = (ROOT / "README.md").read_text().partition("## How fast")[2].partition("\n## ")[0]
+    all_sizes = r"^\| (\S+) +\| all +" + 3 * r"\| ([\d.]+) (?:\(.*?\))? *"
+    rows = re.findall(all_sizes, measured, re.M)
+    said = re.findall(r"^\| (\d\S+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", section, re.M)
+    assert said == [(images, *(f"{float(each):.1f}" for each in (b, c, a))) for images, a, b, c in rows]
+    assert len(said) == 3
