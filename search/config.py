@@ -289,4 +289,5 @@ class StudyConfig(Section):
 
     def fingerprint(self) -> str:
         """SHA-256 of the semantic part."""
-        return hashlib.sha256(json.dumps(self.semantic(), sort_keys=True).encode()).hexdigest()
+        deciding = self.semantic() | {"training": self.training.deciding()}
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()

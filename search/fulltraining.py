@@ -235,8 +235,8 @@ def _provenance(best: Path) -> Provenance:
 def _fingerprint(provenance: Provenance) -> str:
     """Of all that decides a training, so that one is never taken for another."""
     config = provenance.config
-    parts: list[Any] = [each.model_dump(mode="json") for each in (config.data, config.network, config.training)]
-    parts += [provenance.data.fingerprint, str(provenance.schedule), provenance.seed]
+    parts: list[Any] = [each.model_dump(mode="json") for each in (config.data, config.network)]
+    parts += [config.training.deciding(), provenance.data.fingerprint, str(provenance.schedule), provenance.seed]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

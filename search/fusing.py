@@ -41,7 +41,8 @@ def together(plan: StudyPlan, storage: Storage) -> Callable[[FilterSchedule], bo
 
 def decide(plan: StudyPlan, storage: Storage, evaluate: Evaluate) -> None:
     """Measure unless this study has been, and keep the MACs of the largest schedule whose replicas train together."""
-    if _LARGEST in storage.search.user_attrs or not isinstance(evaluate, StepSeconds):
+    own_code = plan.config.network.factory is not None  # whose faults may end a worker, but not the coordinator
+    if own_code or _LARGEST in storage.search.user_attrs or not isinstance(evaluate, StepSeconds):
         return
     sizes = _sizes(plan)
     count = count_together(sizes, evaluate)

@@ -4,6 +4,7 @@ Workers inherit the study's lock. They end at once when the template that forked
 does, so a killed coordinator leaves nothing that trains on.
 """
 
+import io
 import math
 import os
 import select
@@ -87,6 +88,12 @@ class _Worker:
     pid: int | None = None
     status: int | None = None
 
+    def obituary(self) -> str:
+        """How it ended and what it said last, of one that has ended; its log is closed."""
+        assert self.status is not None
+        with self.log:
+            return f"{_how_it_ended(self.status)}\n{_tail(self.log)}"
+
 
 class LocalWorkers:
     """Worker processes of one study on this machine, one thread each; a context manager.
@@ -125,18 +132,20 @@ class LocalWorkers:
         if not self._workers:
             self._workers = [self._start() for _ in range(self._count)]
         self._hear()
-        for slot, worker in enumerate(self._workers):
-            if worker.status is None:
-                continue
-            detail = f"{_how_it_ended(worker.status)}\n{_tail(worker.log)}"
-            released = 0
-            if worker.pid is not None:
-                released = sum(storage.release(purpose, worker.pid, detail) for purpose in PURPOSES)
-            self._deaths_at_start = 0 if released else self._deaths_at_start + 1
-            if self._deaths_at_start >= _MOST_DEATHS_AT_START:
-                msg = f"workers end before they start any work; the last one said:\n{detail}"
-                raise FilterSearchError(msg)
-            worker.log.close()
+        ended = [slot for slot, worker in enumerate(self._workers) if worker.status is not None]
+        if not ended:
+            return
+        released = 0
+        for slot in ended:
+            detail = self._workers[slot].obituary()
+            if (pid := self._workers[slot].pid) is not None:
+                released += sum(storage.release(purpose, pid, detail) for purpose in PURPOSES)
+        # together, since one cause may end them all
+        self._deaths_at_start = 0 if released else self._deaths_at_start + 1
+        if self._deaths_at_start >= _MOST_DEATHS_AT_START:
+            msg = f"workers end before they start any work; the last one said:\n{detail}"
+            raise FilterSearchError(msg)
+        for slot in ended:
             self._workers[slot] = self._start()
 
     def drain(self) -> None:
@@ -146,8 +155,13 @@ class LocalWorkers:
 
     def kill(self) -> None:
         """End every worker at once."""
+        self._hear()
+        for worker in self._workers:
+            if worker.pid is not None and worker.status is None:
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGKILL)
         if self._template:
-            self._template.process.kill()  # with which they end
+            self._template.process.kill()  # with which whatever it is forking ends
 
     def running(self) -> bool:
         """Whether any worker has not ended."""
@@ -174,12 +188,12 @@ class LocalWorkers:
             worker = next(each for each in self._workers if each.pid == known and each.status is None)
             worker.pid, worker.status = pid, None if event == Event.STARTED else status
         if self._template and message == b"":
-            status, log = self._template.end()
+            status, said = self._template.end()
             self._template = None
             for worker in self._workers:
                 if worker.status is None:
                     worker.log.close()
-                    worker.log, worker.status = log, status
+                    worker.log, worker.status = io.BytesIO(said), status
 
 
 @dataclass(frozen=True)
@@ -226,10 +240,11 @@ class _Template:
         except ConnectionResetError:
             return b""
 
-    def end(self) -> tuple[int, IO[bytes]]:
-        """Its exit status and what it said."""
+    def end(self) -> tuple[int, bytes]:
+        """Its exit status and what it said last."""
         self.line.close()
-        return self.process.wait(), self.log
+        with self.log:
+            return self.process.wait(), _tail(self.log).encode()
 
 
 def _how_it_ended(status: int) -> str:

@@ -32,7 +32,9 @@ def fork_workers(folder: Path, requests: socket.socket) -> None:
     """
     stopping = heed_sigterm()
     requests.set_inheritable(False)
-    plan = make_plan(configfile.read(folder / "config.yaml"))
+    config = configfile.read(folder / "config.yaml")
+    # Code of the user's may start threads or touch a GPU, neither of which a fork survives: each worker loads it itself.
+    plan = None if config.network.factory or config.data.factory else make_plan(config)
     leash, hold = os.pipe()  # nobody else keeps `hold`, so the leash ends with this process
     workers: set[int] = set()
     told: set[int] = set()
@@ -49,12 +51,15 @@ def fork_workers(folder: Path, requests: socket.socket) -> None:
             for worker in workers - told:
                 os.kill(worker, signal.SIGTERM)
             told |= workers
-        while workers and (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            workers.remove(ended[0])
-            requests.sendall(MESSAGE.pack(Event.ENDED, ended[0], os.waitstatus_to_exitcode(ended[1])))
+        for worker in sorted(workers):  # by name: code of the user's may have children of its own
+            ended, status = os.waitpid(worker, os.WNOHANG)
+            if ended:
+                workers.remove(worker)
+                told.discard(worker)
+                requests.sendall(MESSAGE.pack(Event.ENDED, worker, os.waitstatus_to_exitcode(status)))
 
 
-def _fork(plan: StudyPlan, folder: Path, log: int, leash: int, hold: int) -> int:
+def _fork(plan: StudyPlan | None, folder: Path, log: int, leash: int, hold: int) -> int:
     """Start a worker that writes to a log; its process id."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until whoever it is for heeds it
     worker = os.fork()
@@ -67,7 +72,7 @@ def _fork(plan: StudyPlan, folder: Path, log: int, leash: int, hold: int) -> int
             end_with(leash)
             stopping = heed_sigterm()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-            work(plan, folder, stopping)
+            work(plan or make_plan(configfile.read(folder / "config.yaml")), folder, stopping)
             status = 0
         except BaseException:  # nothing may unwind into the template's own loop
             traceback.print_exc()

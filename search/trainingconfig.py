@@ -1,6 +1,6 @@
 """The configuration's section on the recipe every candidate gets."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -78,6 +78,11 @@ class TrainingConfig(Section):
         "the classes, for classes of unequal size.",
     )
     augment: AugmentConfig = AugmentConfig()
+
+    def deciding(self) -> dict[str, Any]:
+        """Plain values for a fingerprint; without what came later and has its default, so that earlier ones hold."""
+        later = {"precision"} if self.precision == "float32" else set()
+        return self.model_dump(mode="json", exclude=later)
 
     def batch_of(self, images: int) -> int:
         """Images per step where so many train: fewer than a batch make one of them all, as batch norm needs two."""

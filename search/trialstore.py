@@ -75,7 +75,7 @@ class TrialStore(BaseStorage):
         path = self.backend.engine.url.database
         if path is None or self.backend.engine.name != "sqlite":
             return
-        with closing(sqlite3.connect(path, timeout=1)) as connection, suppress(sqlite3.OperationalError):
+        with suppress(sqlite3.Error), closing(sqlite3.connect(path, timeout=1)) as connection:
             connection.execute(f"PRAGMA journal_mode={mode}")
 
     def claim(self, study_id: int, owner: int) -> int | None:
@@ -238,6 +238,8 @@ def _wait_less(connection: Any, _: object) -> None:  # noqa: ANN401 # of whichev
     """With a log beside the file a power cut cannot damage it, though no transaction waits for the disk."""
     if isinstance(connection, sqlite3.Connection) and connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
         connection.execute("PRAGMA synchronous=NORMAL")
+        # The log is taken over once, at the end, by one: SQLite below 3.51.3 can err where several do it at once.
+        connection.execute("PRAGMA wal_autocheckpoint=0")
 
 
 def _copied(trial: FrozenTrial) -> FrozenTrial:
