@@ -85,7 +85,7 @@ class Search:
         """
         folder.check_startable(self.folder, resume)
         plan = make_plan(self.config)
-        count = workers or count_workers(plan)
+        count = workers or count_workers(self.config)
         with live(self.config, quiet=quiet) as show:
             run_study(plan, self.folder, workers=count, resume=resume, command=sys.argv, show=show)
         return load_study(self.folder)

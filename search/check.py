@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from search.config import StudyConfig
-from search.confirm import MOST_RUNS_PER_JOB, runs_per_job
+from search.confirm import runs_per_job
 from search.data import ANY, TEST, VALIDATION, ImageData
 from search.dataconfig import DataConfig
 from search.errors import ConfigError, FilterSearchError
@@ -25,8 +25,6 @@ _PROBE_BATCHES = 4
 _PROBE_RUNS = 8
 _PROBE_MACS = 10**10  # from which fewer batches are timed: some ten seconds of one core
 _START_SECONDS = 8.0  # importing torch in a coordinator and its workers, the report at the end; measured on two cores
-_MOST_ON_A_GPU = 4
-_CUDA_CONTEXT_BYTES = 2**30  # what a process takes before it trains: CUDA's context, cuDNN's workspaces
 # A table is looked up in microseconds; what takes time is the storage, measured on two busy cores.
 _TRIAL_SECONDS, _LOOKUP_SECONDS = 0.1, 0.02
 
@@ -54,22 +52,13 @@ class Forecast:
     resolvable_margin: float | None
 
 
-def count_workers(plan: StudyPlan) -> int:
-    """Local processes: as configured, else one per usable core on a CPU, and on a GPU as many as its memory holds.
-
-    One process seldom keeps a GPU busy with networks as small as these; that up to four do better is unmeasured.
-    """
-    compute = plan.config.compute
-    if compute.workers != "auto":
-        return compute.workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    device = choose_device(compute.device)
-    if device.type == "cpu" or plan.config.table:
-        return cores
-    free, _ = torch.cuda.mem_get_info(device)
-    largest = max(plan.cost_model.costs(fitted.schedule).memory or 0 for fitted in plan.anchors)
-    needed = _CUDA_CONTEXT_BYTES + plan.data.images.nbytes + 2 * MOST_RUNS_PER_JOB * largest
-    return max(1, min(cores, _MOST_ON_A_GPU, free // needed))
+def count_workers(config: StudyConfig) -> int:
+    """Local processes: as configured, else one per usable core on a CPU and one on a GPU."""
+    if config.compute.workers != "auto":
+        return config.compute.workers
+    if choose_device(config.compute.device).type == "cuda":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def forecast(plan: StudyPlan) -> Forecast:
@@ -97,7 +86,7 @@ def forecast(plan: StudyPlan) -> Forecast:
     steps = config.training.epochs * max(1, training // config.training.batch_size) + scored
     typical = [fitted.schedule for fitted in plan.judged]
     seconds = float(np.mean([_seconds_per_step(plan, schedule) for schedule in typical])) * steps
-    workers = count_workers(plan)
+    workers = count_workers(config)
     sizes = [len(part) for part in parts_of(plan.data.labels[splits.test], config.training.score)]
     return Forecast(
         search_runs,

@@ -130,7 +130,7 @@ def check(config: ConfigPath, overrides: Overrides = None) -> None:
     from search.plan import make_plan
 
     plan = make_plan(settings)
-    display.show_plan(plan, forecast(plan), count_workers(plan))
+    display.show_plan(plan, forecast(plan), count_workers(plan.config))
 
 
 @app.command()
@@ -173,7 +173,7 @@ def run(
         ended = run_study(
             plan,
             where,
-            workers=count_workers(plan),
+            workers=count_workers(settings),
             resume=resume,
             command=["filter-search", *sys.argv[1:]],
             show=show,
@@ -272,7 +272,7 @@ def confirm(
     asked += [f"confirm.looks=[{more}]"] * bool(more)
     terms = make_plan(configfile.override(plan.config, asked, _device_memory))
     with live(terms.config, quiet=as_json) as show:
-        standing = explore(plan, terms, where, workers=workers or count_workers(plan), show=show)
+        standing = explore(plan, terms, where, workers=workers or count_workers(plan.config), show=show)
     if as_json:
         typer.echo((where / "verdict.json").read_text(), nl=False)
     else:

@@ -218,7 +218,7 @@ class ComputeConfig(Section):
     """Operational: may change between a run and its resume."""
 
     workers: WorkerCount | Literal["auto"] = Field(
-        "auto", description="Local processes; auto: one per core on a CPU, up to four on a GPU."
+        "auto", description="Local processes; auto: one per core on a CPU, one on a GPU."
     )
     device: DeviceName = Field(
         "auto", description="Where networks train; auto: CUDA where a GPU is found, else the CPU."

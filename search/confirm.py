@@ -19,7 +19,7 @@ from search.study import Storage, enqueue_confirmation
 from search.surrogate import Surrogate, recommend
 from search.verdict import next_case
 
-MOST_RUNS_PER_JOB = 16
+_MOST_RUNS_PER_JOB = 16
 _MACS_PER_JOB = 10**11  # about a minute of one core at the rate of small networks, 2 * 10^9 a second
 
 
@@ -152,7 +152,7 @@ def runs_per_job(plan: StudyPlan, schedule: FilterSchedule) -> int:
     """
     macs = plan.cost_model.costs(schedule).macs
     if macs is None or plan.config.table is not None:
-        return MOST_RUNS_PER_JOB
+        return _MOST_RUNS_PER_JOB
     images = round(plan.config.training.share * len(plan.data.labels))
     macs *= 3 * plan.config.training.epochs * images  # forward, and backward at twice its cost
-    return max(1, min(MOST_RUNS_PER_JOB, _MACS_PER_JOB // macs))
+    return max(1, min(_MOST_RUNS_PER_JOB, _MACS_PER_JOB // macs))

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-import torch
 from planted_findings import make_plan
 
-from search.check import count_workers, forecast
+from search.check import forecast
 from search.errors import ConfigError
 from search.splits import Splits
 
@@ -29,12 +28,3 @@ def test_a_balanced_accuracy_resolves_as_much_as_its_smallest_classes_allow(monk
     sizes = np.bincount(plan.data.labels[Splits(plan.data, plan.config.data).test])
     ratio = np.sqrt(np.mean(sizes.sum() / 4 / sizes))
     assert forecast(plan).resolvable_margin == pytest.approx(ratio * equal)
-
-
-@pytest.mark.parametrize(("free", "workers"), [(2**27, 1), (3 * 2**30, 2), (2**40, 4)])
-def test_a_gpu_gets_as_many_workers_as_its_memory_holds_but_four(monkeypatch, free, workers):
-    monkeypatch.setattr("search.check.choose_device", lambda name: torch.device("cuda", 0))
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(16))
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2**40))
-    assert count_workers(make_plan()) == workers
-    assert count_workers(make_plan(compute={"workers": 3})) == 3
