@@ -33,7 +33,7 @@ def fork_workers(folder: Path, requests: socket.socket) -> None:
     stopping = heed_sigterm()
     requests.set_inheritable(False)
     config = configfile.read(folder / "config.yaml")
-    # Code of the user's may start threads or touch a GPU, neither of which a fork survives: each worker loads it itself.
+    # A user's code may start threads or touch a GPU, neither of which a fork survives: each worker loads it itself.
     plan = None if config.network.factory or config.data.factory else make_plan(config)
     leash, hold = os.pipe()  # nobody else keeps `hold`, so the leash ends with this process
     workers: set[int] = set()

@@ -1,3 +1,6 @@
+import hashlib
+import json
+
 import pytest
 from pydantic import BaseModel, ValidationError
 
@@ -198,3 +201,12 @@ def test_an_allowance_pays_for_a_look():
     ):
         ConfirmConfig(allowance=79)
     assert ConfirmConfig(allowance=80).allowance == 80
+
+
+def test_a_choice_that_came_later_leaves_earlier_fingerprints_as_they_were():
+    usual = StudyConfig()
+    earlier = usual.semantic()
+    del earlier["training"]["precision"]
+    assert usual.fingerprint() == hashlib.sha256(json.dumps(earlier, sort_keys=True).encode()).hexdigest()
+    other = usual.model_copy(update={"training": usual.training.model_copy(update={"precision": "bfloat16"})})
+    assert other.fingerprint() != usual.fingerprint()

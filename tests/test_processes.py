@@ -154,13 +154,13 @@ def parent(process: int) -> int:
 @pytest.mark.parametrize("whom", [lambda worker: worker, parent], ids=["worker", "what forks workers"])
 def test_a_killed_process_loses_nothing(config, complete, tmp_path, whom):
     folder = tmp_path / "killed"
-    process = start(config, folder, "--workers", "1")
+    process = start(config, folder, "--workers", "2")
     wait_for_trials(process, folder, 1)
-    (worker,) = {trial.user_attrs["owner"] for trial in trials(folder) if "owner" in trial.user_attrs}
+    worker, *_ = {trial.user_attrs["owner"] for trial in trials(folder) if "owner" in trial.user_attrs}
     os.kill(whom(worker), signal.SIGKILL)
     finish(process)
     assert timeless(folder / "trials.csv") == timeless(complete / "trials.csv")
-    assert len({trial.user_attrs["owner"] for trial in trials(folder)}) == 2
+    assert any(trial.user_attrs["owner"] != worker for trial in trials(folder))
 
 
 def test_two_launchers_cannot_run_one_study(config, tmp_path):
