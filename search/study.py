@@ -19,6 +19,7 @@ import optuna
 import sqlalchemy
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.pool import NullPool
 
 from search.config import StudyConfig
 from search.cost import Budget, Costs
@@ -218,7 +219,8 @@ def _connect(path: Path, *, create: bool) -> TrialStore:
         backend = RDBStorage(
             f"sqlite:///{path.resolve()}",
             # The timeout outlasts every other worker's transaction, so a busy file is waited for, not failed on.
-            engine_kwargs={"connect_args": {"timeout": 60}},
+            # unpooled: a connection kept open by whoever looks on keeps SQLite's log beside the file
+            engine_kwargs={"connect_args": {"timeout": 60}, "poolclass": NullPool},
             skip_table_creation=not create,
         )
     except (*_REFUSALS, RuntimeError) as error:

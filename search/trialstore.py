@@ -65,9 +65,21 @@ class TrialStore(BaseStorage):
         """
         self._keep_journal("WAL")
         try:
-            yield
+            with self._open():
+                yield
         finally:
             self._keep_journal("DELETE")
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """Keep SQLite's file open: who closes it last writes its log into it and waits for the disk."""
+        path = self.backend.engine.url.database
+        if path is None or self.backend.engine.name != "sqlite":
+            yield
+            return
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("SELECT count(*) FROM studies").fetchone()
+            yield
 
     def _keep_journal(self, mode: Literal["WAL", "DELETE"]) -> None:
         """Say how SQLite is to keep transactions; it goes on as before where others hold the file or it cannot be."""
@@ -75,7 +87,7 @@ class TrialStore(BaseStorage):
         path = self.backend.engine.url.database
         if path is None or self.backend.engine.name != "sqlite":
             return
-        with suppress(sqlite3.Error), closing(sqlite3.connect(path, timeout=1)) as connection:
+        with suppress(sqlite3.Error), closing(sqlite3.connect(path, timeout=3)) as connection:
             connection.execute(f"PRAGMA journal_mode={mode}")
 
     def claim(self, study_id: int, owner: int) -> int | None:

@@ -29,7 +29,7 @@ def works(tmp_path_factory) -> dict[str, Work]:
 def test_all_sides_train_the_same_networks(works, name):
     plain = [plainloop.train(works[name], [job])[0].accuracy for job in JOBS]
     assert len(set(plain)) > 1
-    for others in (lightningtrials.train, imagetrials.train, lambda *one: ours.train_together(one)):
+    for others in (lightningtrials.train, imagetrials.train, lambda work, jobs: ours.train_pass((work, jobs, True))):
         trained = others(works[name], JOBS)
         assert [one.job for one in trained] == JOBS
         assert [one.accuracy for one in trained] == pytest.approx(plain, abs=0.005)

@@ -201,7 +201,7 @@ def test_a_result_of_another_configuration_is_not_overwritten(exported):
 @pytest.mark.integration
 def test_a_training_that_diverges_says_so_and_leaves_nothing_to_go_on_from(exported, monkeypatch):
     folder = exported(training={"learning_rate": 10.0, "weight_decay": 10.0})
-    monkeypatch.setattr("search.training.replica_losses", lambda logits, labels: logits.mean(-1) * float("nan"))
+    monkeypatch.setattr("search.replicatraining.replica_losses", lambda logits, labels: logits.mean(-1) * float("nan"))
     with pytest.raises(NoTrialError, match="failed: training loss not finite in epoch 1 of 4; lower training"):
         train_best(folder, lambda _: None)
     assert files(folder) == []
