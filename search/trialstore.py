@@ -63,30 +63,22 @@ class TrialStore(BaseStorage):
         Processes may die as they like. A machine that dies takes the last transactions with it, each of them whole:
         what they had recorded runs or waits again. Afterwards the study is one file, unless somebody still reads it.
         """
-        self._keep_journal("WAL")
+        path = self.backend.engine.url.database
+        if path is None or self.backend.engine.name != "sqlite":
+            yield
+            return
+        self._keep_journal(path, "WAL")
         try:
-            with self._open():
+            # kept open: who closes the file last writes the log into it and waits for the disk
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("SELECT count(*) FROM studies").fetchone()
                 yield
         finally:
-            self._keep_journal("DELETE")
+            self._keep_journal(path, "DELETE")
 
-    @contextmanager
-    def _open(self) -> Iterator[None]:
-        """Keep SQLite's file open: who closes it last writes its log into it and waits for the disk."""
-        path = self.backend.engine.url.database
-        if path is None or self.backend.engine.name != "sqlite":
-            yield
-            return
-        with closing(sqlite3.connect(path)) as connection:
-            connection.execute("SELECT count(*) FROM studies").fetchone()
-            yield
-
-    def _keep_journal(self, mode: Literal["WAL", "DELETE"]) -> None:
+    def _keep_journal(self, path: str, mode: Literal["WAL", "DELETE"]) -> None:
         """Say how SQLite is to keep transactions; it goes on as before where others hold the file or it cannot be."""
         self.disconnect()
-        path = self.backend.engine.url.database
-        if path is None or self.backend.engine.name != "sqlite":
-            return
         with suppress(sqlite3.Error), closing(sqlite3.connect(path, timeout=3)) as connection:
             connection.execute(f"PRAGMA journal_mode={mode}")
 
