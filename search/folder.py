@@ -10,7 +10,7 @@ import platform
 import shlex
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -167,6 +167,14 @@ def environment(command: Sequence[str], seed: int, workers: int, device: str) ->
         "system": f"{platform.system()} {platform.machine()}",
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def note_environment(folder: Path, found: Mapping[str, Any]) -> None:
+    """Add to environment.json what a launch found out about the machine."""
+    path = folder / "environment.json"
+    known = json.loads(path.read_bytes())
+    if known != (noted := known | found):
+        write_json(path, noted)
 
 
 def write_json(path: Path, values: object) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
 
 from search.evaluate import Evaluate
 from search.plan import StudyPlan
@@ -41,8 +40,7 @@ def together(plan: StudyPlan, storage: Storage) -> Callable[[FilterSchedule], bo
 
 def decide(plan: StudyPlan, storage: Storage, evaluate: Evaluate) -> None:
     """Measure unless this study has been, and keep the MACs of the largest schedule whose replicas train together."""
-    own_code = plan.config.network.factory is not None  # whose faults may end a worker, but not the coordinator
-    if own_code or _LARGEST in storage.search.user_attrs or not isinstance(evaluate, StepSeconds):
+    if _LARGEST in storage.search.user_attrs or not isinstance(evaluate, StepSeconds):
         return
     sizes = _sizes(plan)
     count = count_together(sizes, evaluate)
@@ -50,14 +48,19 @@ def decide(plan: StudyPlan, storage: Storage, evaluate: Evaluate) -> None:
     storage.search.set_user_attr(_LARGEST, largest)
 
 
+def decline(storage: Storage) -> None:
+    """Have replicas train one after the other: to measure it ended a process, for lack of memory as a rule."""
+    storage.search.set_user_attr(_LARGEST, 0)
+
+
+def decided(storage: Storage) -> dict[str, int | None]:
+    """What was measured, to be recorded; nothing where nothing was."""
+    return {_LARGEST: storage.search.user_attrs[_LARGEST]} if _LARGEST in storage.search.user_attrs else {}
+
+
 def count_together(sizes: Sequence[FilterSchedule], evaluate: StepSeconds) -> int:
     """How many of these, from the smallest on, train faster together."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a worker
-    try:
-        return count_winning(sizes, lambda schedule: _is_faster_together(evaluate, schedule))
-    finally:
-        torch.set_num_threads(threads)
+    return count_winning(sizes, lambda schedule: _is_faster_together(evaluate, schedule))
 
 
 def count_winning(sizes: Sequence[FilterSchedule], wins: Callable[[FilterSchedule], bool]) -> int:

@@ -10,7 +10,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -18,12 +17,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 from search.errors import FilterSearchError
+from search.lifeline import MESSAGE, Event
 from search.study import PURPOSES, Storage
 
 POLL_SECONDS = 0.1
@@ -61,17 +60,6 @@ class Pace:
         """How many times `POLL_SECONDS` to wait for what was spent on looking since this was asked last."""
         spent, self._spent = self._spent, 0.0
         return min(max(1, math.ceil(spent / _LOOKING / POLL_SECONDS)), _MOST_POLLS)
-
-
-class Event(IntEnum):
-    """What a template says has happened to a worker."""
-
-    STARTED = 0
-    ENDED = 1
-
-
-MESSAGE = struct.Struct("=iii")
-"""From a template: the event, the worker's process id, and its exit status, negative for a signal."""
 
 
 @dataclass

@@ -6,6 +6,7 @@ from it in `findings`.
 
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -143,12 +144,12 @@ def run_study(
         if plan.exhaustive:
             mark_done(storage)
         else:
-            fusing.decide(plan, storage, make_evaluator(plan))
             with storage.written_fast(), LocalWorkers(where, workers, lock) as local:
                 try:
                     Launch(plan, storage, local, stop, show).carry_out()
                 finally:
                     write_records(where, storage)
+                    folder.note_environment(where, fusing.decided(storage))
         if stop.signals > 1:
             stop.end()
         findings = write_outcome(plan, storage, where)
@@ -246,7 +247,8 @@ def _is_read_only(error: StorageError) -> bool:
 @contextmanager
 def _stopping(max_wall_hours: float | None) -> Iterator[Stop]:
     stop = Stop(max_wall_hours)
-    before = {number: signal.signal(number, stop.catch) for number in (signal.SIGINT, signal.SIGTERM)}
+    own = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, stop.catch) for number in own}  # which no other thread may set
     try:
         yield stop
     finally:

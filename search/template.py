@@ -9,15 +9,17 @@ import select
 import signal
 import socket
 import sys
+import time
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from search import configfile
-from search.launch import MESSAGE, Event
-from search.plan import StudyPlan, make_plan
-from search.worker import end_with, heed_sigterm, work
+from search.lifeline import MESSAGE, Event, Stopping, end_with, end_with_parent
 
 _LOOK_SECONDS = 0.1  # how often it asks whether a worker has ended
+
+_Job = Callable[[Stopping], None]
 
 
 def fork_workers(folder: Path, requests: socket.socket) -> None:
@@ -30,24 +32,23 @@ def fork_workers(folder: Path, requests: socket.socket) -> None:
         requests: Its other end is the coordinator's. A request is a byte and the descriptor of a log; what becomes of
             the workers is said in `MESSAGE`s.
     """
-    stopping = heed_sigterm()
+    stopping = Stopping()
     requests.set_inheritable(False)
-    config = configfile.read(folder / "config.yaml")
-    # A user's code may start threads or touch a GPU, neither of which a fork survives: each worker loads it itself.
-    plan = None if config.network.factory or config.data.factory else make_plan(config)
     leash, hold = os.pipe()  # nobody else keeps `hold`, so the leash ends with this process
+    fork = partial(_fork, leash, hold)
+    job = _prepare(folder, fork, stopping)
     workers: set[int] = set()
     told: set[int] = set()
-    while workers or not stopping.is_set():
+    while workers or not stopping.asked:
         if select.select([requests], [], [], _LOOK_SECONDS)[0]:
             request, logs, _, _ = socket.recv_fds(requests, 1, 1)
             if not request:
                 os._exit(1)  # the coordinator has gone
-            if not stopping.is_set():
-                workers.add(worker := _fork(plan, folder, logs[0], leash, hold))
+            if not stopping.asked:
+                workers.add(worker := fork(job, logs[0]))
                 requests.sendall(MESSAGE.pack(Event.STARTED, worker, 0))
             os.close(logs[0])
-        if stopping.is_set():
+        if stopping.asked:
             for worker in workers - told:
                 os.kill(worker, signal.SIGTERM)
             told |= workers
@@ -59,20 +60,49 @@ def fork_workers(folder: Path, requests: socket.socket) -> None:
                 requests.sendall(MESSAGE.pack(Event.ENDED, worker, os.waitstatus_to_exitcode(status)))
 
 
-def _fork(plan: StudyPlan | None, folder: Path, log: int, leash: int, hold: int) -> int:
-    """Start a worker that writes to a log; its process id."""
+def _prepare(folder: Path, fork: Callable[[_Job, int], int], stopping: Stopping) -> _Job:
+    """What each worker is to do, with all that may be shared loaded and measured."""
+    from search import configfile, fusing  # only now, when the end of the coordinator would be noticed
+    from search.plan import make_plan
+    from search.worker import measure, open_study, work
+
+    config = configfile.read(folder / "config.yaml")
+    if config.network.factory or config.data.factory:
+        # A user's code may start threads or touch a GPU, neither of which survives a fork: each worker loads it.
+        return lambda stopping: work(make_plan(config), folder, stopping)
+    plan = make_plan(config)
+    if not _succeeds(fork(lambda _: measure(plan, folder), sys.stderr.fileno()), stopping):
+        fusing.decline(open_study(plan, folder))
+    return partial(work, plan, folder)
+
+
+def _succeeds(child: int, stopping: Stopping) -> bool:
+    """Whether a forked process ends well; it is ended where it is no longer wanted, which is no failure of its own."""
+    while not stopping.asked:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status == 0
+        time.sleep(_LOOK_SECONDS / 10)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return True
+
+
+def _fork(leash: int, hold: int, job: _Job, log: int) -> int:
+    """Start a process that does a job and writes to a log; its process id."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until whoever it is for heeds it
-    worker = os.fork()
-    if not worker:
+    child = os.fork()
+    if not child:
         status = 1
         try:
+            end_with_parent()
             os.close(hold)
             os.dup2(log, 1)
             os.dup2(log, 2)
             end_with(leash)
-            stopping = heed_sigterm()
+            stopping = Stopping()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-            work(plan or make_plan(configfile.read(folder / "config.yaml")), folder, stopping)
+            job(stopping)
             status = 0
         except BaseException:  # nothing may unwind into the template's own loop
             traceback.print_exc()
@@ -81,8 +111,9 @@ def _fork(plan: StudyPlan | None, folder: Path, log: int, leash: int, hold: int)
             sys.stderr.flush()
             os._exit(status)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    return worker
+    return child
 
 
 if __name__ == "__main__":
+    end_with_parent()
     fork_workers(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])))

@@ -4,8 +4,7 @@ Owns the life of one trial: ask, price, train, score, tell.
 """
 
 import os
-import signal
-import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from optuna.trial import Trial, TrialState
 from search import configfile, fusing
 from search.cost import Budget, Costs
 from search.evaluate import Evaluate, Failed, FailureReason, Fidelity, Run, Scored
+from search.lifeline import Stopping
 from search.memorylimit import DID_NOT_FIT, fits, memory_limit
 from search.objective import excess
 from search.plan import StudyPlan, make_plan
@@ -55,35 +55,23 @@ def open_study(plan: StudyPlan, folder: Path) -> Storage:
 
 def work_in(folder: Path) -> None:
     """Be a worker process of the study in `folder` until SIGTERM, which is heeded after the job at hand."""
-    work(make_plan(configfile.read(folder / "config.yaml")), folder, heed_sigterm())
+    work(make_plan(configfile.read(folder / "config.yaml")), folder, Stopping())
 
 
-def work(plan: StudyPlan, folder: Path, stopping: threading.Event) -> None:
+def measure(plan: StudyPlan, folder: Path) -> None:
+    """Measure what trains together, unless this study has been; in a process of its own, as memory may not suffice."""
+    torch.set_num_threads(1)
+    fusing.decide(plan, open_study(plan, folder), make_evaluator(plan))
+
+
+def work(plan: StudyPlan, folder: Path, stopping: Stopping) -> None:
     """Carry out the jobs of the study in `folder`, and wait for more, until asked to stop; with one thread."""
     torch.set_num_threads(1)
     storage = open_study(plan, folder)
     evaluate = make_evaluator(plan, storage)
-    while not stopping.is_set():
+    while not stopping.asked:
         if not carry_out_next(plan, evaluate, storage):
-            stopping.wait(_IDLE_SECONDS)
-
-
-def heed_sigterm() -> threading.Event:
-    """Set when SIGTERM comes. SIGINT is left alone: it is the coordinator's business."""
-    stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return stopping
-
-
-def end_with(leash: int) -> None:
-    """End this process at once when this descriptor's other end closes, which is when whoever holds it has gone."""
-
-    def watch() -> None:
-        os.read(leash, 1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+            time.sleep(_IDLE_SECONDS)
 
 
 def carry_out_next(plan: StudyPlan, evaluate: Evaluate, storage: Storage) -> bool:

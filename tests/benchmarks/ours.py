@@ -62,6 +62,7 @@ def _evaluator(work: Work) -> TrainingEvaluator:
 
 @functools.cache
 def _trained_together(work: Work) -> frozenset[FilterSchedule]:
-    """The schedules that replicas train together for; measured once a data set, as a coordinator does."""
+    """The schedules that replicas train together for; measured once a data set, as the product does."""
+    torch.set_num_threads(1)  # as in a worker
     sizes = [FilterSchedule.parse(text) for band in BANDS.values() for text in reversed(band.split())]
     return frozenset(sizes[: fusing.count_together(sizes, _evaluator(work))])

@@ -73,8 +73,8 @@ def write_works(folder: Path) -> list[Work]:
     digits = load(DataConfig())
     sets = {
         "8x8": (digits.images, digits.labels, TrainingConfig(epochs=6)),
-        "28x28": (*_enlarged(digits, 28, 1), TrainingConfig(epochs=3, batch_size=32, learning_rate=0.01)),
-        "32x32x3": (*_enlarged(digits, 32, 3), TrainingConfig(epochs=2, batch_size=32, learning_rate=0.01)),
+        "28x28": (*_enlarged(digits, 28, 1), TrainingConfig(epochs=3, batch_size=32, learning_rate=0.005)),
+        "32x32x3": (*_enlarged(digits, 32, 3), TrainingConfig(epochs=2, batch_size=32, learning_rate=0.005)),
     }
     works = []
     for name, (images, labels, recipe) in sets.items():
