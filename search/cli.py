@@ -192,18 +192,29 @@ def run(
         display.show_next(where, trained=settings.table is None)
 
 
-@app.command(hidden=True)
+@app.command()
 def worker(
     study: StudyName,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes.", show_default=False)] = None,
+    overrides: Overrides = None,
 ) -> None:
-    """Join a study and carry out its jobs.
+    """Join a study from this machine and carry out its jobs until it is done; any number may.
 
-    Example: filter-search worker studies/digits
+    Example: filter-search worker studies/digits --workers 2
     """
+    from search import configfile, display
+    from search.check import count_workers
     from search.folder import find
-    from search.worker import work_in
+    from search.livedisplay import live
+    from search.plan import make_plan
+    from search.run import join_study
 
-    work_in(find(study))
+    where = find(study)
+    given = [f"compute.workers={workers}"] * (workers is not None)
+    settings = configfile.read(where / "config.yaml", [*(overrides or ()), *given], _device_memory)
+    with live(settings, quiet=False) as show:
+        counts = join_study(make_plan(settings), where, workers=count_workers(settings), show=show)
+    display.show_missing(counts)
 
 
 @app.command()

@@ -226,6 +226,12 @@ class ComputeConfig(Section):
     max_wall_hours: float | None = Field(
         None, gt=0, description="Stop cleanly after so long, and --resume goes on; null: no limit."
     )
+    max_job_minutes: float | None = Field(
+        None, gt=0, description="What takes longer is ended and tried again, three times in all; null: no limit."
+    )
+    lease_seconds: float = Field(
+        30, ge=1, description="How long whoever tends workers may be silent before others take over what they did."
+    )
 
 
 class StudyConfig(Section):

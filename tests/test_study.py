@@ -1,4 +1,3 @@
-import os
 import sqlite3
 from collections import Counter
 
@@ -6,15 +5,21 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search import study
+from search import queues, study
 from search.config import StudyConfig
 from search.cost import Budget
 from search.errors import StorageError
 from search.progress import progress
+from search.queues import Probe, Proposal
 from search.schedule import FilterSchedule
-from search.study import MOST_ATTEMPTS, Probe, Proposal
+from search.study import MOST_ATTEMPTS
+from search.trialstore import LostTrialError
 
 BUDGET = Budget("params", 1500)
+
+
+def anybody(_):
+    return True
 
 
 @pytest.fixture
@@ -24,32 +29,32 @@ def storage(tmp_path):
 
 def test_every_proposal_is_queued_once_however_often_it_is_asked_for(storage):
     proposals = [Proposal("band", BUDGET, {})] * 3
-    study.enqueue_missing(storage, proposals[:2])
+    queues.enqueue_missing(storage, proposals[:2])
     storage.claim("search")
-    study.enqueue_missing(storage, proposals)
-    study.enqueue_missing(storage, proposals)
+    queues.enqueue_missing(storage, proposals)
+    queues.enqueue_missing(storage, proposals)
     assert [trial.user_attrs["proposal"] for trial in storage.trials("search")] == [0, 1, 2]
 
 
 def give_up(storage, purpose):
     for _ in range(MOST_ATTEMPTS):
         assert storage.claim(purpose)
-        storage.release(purpose, os.getpid(), "exit status -9")
+        storage.release(purpose, storage.owner.__eq__, "exit status -9")
 
 
 def test_what_was_given_up_is_queued_again_and_counts_once(storage):
-    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
-    study.enqueue_confirmation(storage, FilterSchedule((8, 8, 8)), 16, 16)
+    queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+    storage.queue("confirm", [queues.confirmation(str(FilterSchedule((8, 8, 8))), 16, 16)])
     probe = Probe(FilterSchedule((8, 8, 8)), 0, 4, "test", 15, learning_rate_factor=2.0)
-    study.enqueue_probes(storage, [probe])
+    queues.enqueue_probes(storage, [probe])
     for purpose in study.PURPOSES:
         give_up(storage, purpose)
     assert progress(storage).given_up == 3
     assert progress(storage).first_crash
     for _ in range(2):
-        study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
-        study.enqueue_given_up(storage)
-        study.enqueue_probes(storage, [probe])
+        queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+        queues.enqueue_given_up(storage)
+        queues.enqueue_probes(storage, [probe])
     assert [len(storage.trials(purpose)) for purpose in study.PURPOSES] == [2, 2, 2]
     counts = progress(storage)
     assert (counts.trials, counts.confirmations, counts.probes, counts.given_up) == (1, 16, 4, 0)
@@ -71,7 +76,7 @@ def test_a_creation_that_was_killed_leaves_no_study_and_the_next_one_succeeds(tm
 
 
 def test_claims_take_queued_trials_in_order_and_never_create_one(storage):
-    study.enqueue_missing(storage, [Proposal("doubling", BUDGET, {"stage_1": 4}), Proposal("band", BUDGET, {})])
+    queues.enqueue_missing(storage, [Proposal("doubling", BUDGET, {"stage_1": 4}), Proposal("band", BUDGET, {})])
     first, second = storage.claim("search"), storage.claim("search")
     assert (first.number, second.number) == (0, 1)
     assert storage.claim("search") is None
@@ -79,34 +84,42 @@ def test_claims_take_queued_trials_in_order_and_never_create_one(storage):
 
 
 def test_two_workers_never_claim_one_trial(storage, tmp_path):
-    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})] * 6)
+    queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})] * 6)
     other = study.load(tmp_path, "digits")
     claimed = [each.claim("search") for each in (storage, other) * 4]
     assert Counter(trial.number for trial in claimed if trial) == Counter(range(6))
 
 
-def test_of_two_workers_that_saw_a_trial_waiting_one_gets_it(storage, tmp_path):
-    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+def test_what_another_queued_meanwhile_is_not_queued_twice(storage, tmp_path):
     other = study.load(tmp_path, "digits")
-    assert [each.trials("search", TrialState.WAITING)[0].number for each in (storage, other)] == [0, 0]
-    assert [each.store.take(1, 1) for each in (storage, other)] == [True, False]
+    job = queues.confirmation("8-8-8", 0, 4)
+    assert [each.queue("confirm", [job], after=0) for each in (storage, other)] == [True, False]
+    assert len(storage.trials("confirm")) == 1
+    storage.set_once("confirm", "cases", ["first"])
+    other.set_once("confirm", "cases", ["second"])
+    assert other.confirm.user_attrs["cases"] == ["first"]
+
+
+def test_of_two_first_launches_one_makes_the_study(tmp_path):
+    first, second = (study.create(tmp_path, StudyConfig(), ("maximize",), each) for each in ("one", "another"))
+    assert first.search.user_attrs["data"] == second.search.user_attrs["data"] == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
 
 
 def test_released_work_returns_to_the_queue_under_its_number(storage):
-    study.enqueue_missing(storage, [Proposal("doubling", BUDGET, {"stage_1": 4})])
+    queues.enqueue_missing(storage, [Proposal("doubling", BUDGET, {"stage_1": 4})])
     trial = storage.claim("search")
     trial.suggest_int("stage_1", 2, 64, log=True)
-    assert storage.release("search", None, "interrupted") == 1
+    assert storage.release("search", anybody, "interrupted", counts=False) == 1
     again = storage.claim("search")
     assert (again.number, again.suggest_int("stage_1", 2, 64, log=True)) == (0, 4)
 
 
 def test_work_that_keeps_crashing_is_given_up_with_what_happened(storage):
-    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+    queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
     for _ in range(MOST_ATTEMPTS):
         trial = storage.claim("search")
-        owner = storage.trials("search")[0].user_attrs["owner"]
-        storage.release("search", owner, "exit status -9")
+        storage.release("search", storage.owner.__eq__, "exit status -9")
     assert trial is not None
     assert storage.claim("search") is None
     [ended] = storage.trials("search")
@@ -116,16 +129,16 @@ def test_work_that_keeps_crashing_is_given_up_with_what_happened(storage):
 
 
 def test_interruptions_are_held_against_no_trial(storage):
-    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+    queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
     for _ in range(3 * MOST_ATTEMPTS):
         assert storage.claim("search") is not None
-        storage.release("search", None, "interrupted")
+        storage.release("search", anybody, "interrupted", counts=False)
 
 
 def test_release_leaves_other_owners_alone(storage):
-    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+    queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
     storage.claim("search")
-    assert storage.release("search", -1, "somebody else died") == 0
+    assert storage.release("search", "somebody else".__eq__, "died") == 0
     assert storage.trials("search")[0].state is TrialState.RUNNING
 
 
@@ -173,7 +186,7 @@ def test_optuna_stays_silent():
 
 
 def test_a_study_written_fast_is_one_file_again_afterwards(storage, tmp_path):
-    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+    queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
     with storage.written_fast():
         trial = storage.claim("search")
         trial.set_user_attr("schedule", "8-8-8")
@@ -191,17 +204,46 @@ def test_a_study_written_fast_is_one_file_again_afterwards(storage, tmp_path):
     ).get_trials(deepcopy=False)
 
 
-def test_a_trial_that_was_taken_away_cannot_be_ended(storage, tmp_path):
-    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+@pytest.mark.parametrize("taken_again", [False, True])
+def test_a_trial_that_was_taken_away_is_no_longer_written_to(storage, tmp_path, taken_again):
+    queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
     trial = storage.claim("search")
-    assert study.load(tmp_path, "digits").release("search", None, "interrupted") == 1
-    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError, match="trial 0 is carried out by nobody"):
+    other = study.load(tmp_path, "digits")
+    assert other.release("search", anybody, "silent") == 1
+    if taken_again:
+        other.claim("search")
+    trial.set_user_attr("schedule", "8-8-8")
+    with pytest.raises(LostTrialError, match="trial 0 is no longer this worker's"):
+        storage.write(trial)
+    with pytest.raises(LostTrialError):
         storage.search.tell(trial, 0.5)
-    assert storage.trials("search")[0].state is TrialState.WAITING
+    (kept,) = storage.trials("search")
+    assert kept.state is (TrialState.RUNNING if taken_again else TrialState.WAITING)
+    assert "schedule" not in kept.user_attrs
+    assert storage.release("search", storage.owner.__eq__, "its own no longer") == 0
+
+
+def test_what_was_carried_out_before_the_connection_broke_bears_being_repeated(storage, monkeypatch):
+    def broken_after(statements):
+        with store.backend.engine.begin() as connection:
+            statements(connection)
+        return once(statements)
+
+    queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})] * 2)
+    store = storage.store
+    once = store._do
+    monkeypatch.setattr(store, "_do", broken_after)
+    trial = storage.claim("search")
+    assert [each.state for each in storage.trials("search")] == [TrialState.RUNNING, TrialState.WAITING]
+    storage.search.tell(trial, 0.5)
+    assert [each.state for each in storage.trials("search")] == [TrialState.COMPLETE, TrialState.WAITING]
+    storage.claim("search")
+    storage.release("search", anybody, "died")
+    assert storage.trials("search")[1].user_attrs["attempts"] == 1
 
 
 def test_values_beyond_numbers_are_read_as_optuna_reads_them(storage):
-    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+    queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
     trial = storage.claim("search")
     trial.suggest_float("rate", 0.0, 1.0)
     for step, value in enumerate((0.5, float("inf"), float("-inf"))):

@@ -8,14 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import InlineWorkers
 
-from search import study
+from search import queues, study
 from search.config import StudyConfig
+from search.coordinate import Launch, Stop
 from search.cost import Budget, Costs
 from search.errors import ConfigError, DataError
 from search.evaluate import Fidelity, Scored
 from search.plan import make_plan
 from search.rules import Rule, fit
-from search.run import Launch, Stop, write_outcome
+from search.run import write_outcome
 from search.schedule import FilterSchedule
 from search.table import UNAFFORDABLE, Columns, Noise, Surface, Table, TableCosts, TableEvaluator
 from search.tableconfig import ColumnsConfig, SurfaceConfig
@@ -251,7 +252,7 @@ def conduct(folder, **values):
     plan = make_plan(config)
     study.create(folder, config, plan.objective.directions, plan.source.fingerprint)
     storage = open_study(plan, folder)
-    study.enqueue_missing(storage, plan.proposals())
+    queues.enqueue_missing(storage, plan.proposals())
     workers = InlineWorkers(plan, make_evaluator(plan), storage)
     launch = Launch(plan, storage, workers, Stop(None), lambda _: None)
     assert launch.search()
@@ -261,7 +262,7 @@ def conduct(folder, **values):
 
 @pytest.mark.parametrize(("best_ratio", "outcome"), [(1.0, "not near-optimal"), (2.0, "near-optimal")])
 def test_the_whole_loop_finds_what_a_surface_plants(tmp_path, monkeypatch, best_ratio, outcome):
-    monkeypatch.setattr("search.run.POLL_SECONDS", 0)
+    monkeypatch.setattr("search.coordinate.POLL_SECONDS", 0)
     table = {"surface": {"best_ratio": best_ratio, "strength": 0.6}, "images": {}, "noise_sd": 0.001}
     plan, storage = conduct(
         tmp_path,
@@ -280,7 +281,7 @@ def test_the_whole_loop_finds_what_a_surface_plants(tmp_path, monkeypatch, best_
 
 
 def test_a_study_of_seed_columns_confirms_on_columns_the_search_never_saw(tmp_path, monkeypatch):
-    monkeypatch.setattr("search.run.POLL_SECONDS", 0)
+    monkeypatch.setattr("search.coordinate.POLL_SECONDS", 0)
     rng = np.random.default_rng(0)
     lines = ["schedule,params," + ",".join(f"s{n}" for n in range(10))]
     for a, b in product((2, 4, 6, 8), repeat=2):
