@@ -15,7 +15,9 @@ from typing import Any, Self
 
 from optuna.trial import TrialState
 
-from search.study import PURPOSES, REFUSALS, Storage, supervisor_of
+from search.database import REFUSALS
+from search.errors import ConfigError
+from search.study import PURPOSES, Storage, supervisor_of
 
 _PREFIX = "supervisor:"
 _BEATS = 6  # in the time after which one is taken for dead
@@ -40,6 +42,19 @@ class Leases:
         self._heart = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> Self:
+        """Begin to beat.
+
+        Raises:
+            ConfigError: The study is a file, and another machine is at it.
+        """
+        if self._storage.is_file:
+            for said in beating(self._storage).values():
+                if said["host"] != self._said["host"]:
+                    msg = (
+                        f"the study in {self._said['folder']} is a file, and {said['host']} is at work on it; SQLite "
+                        "serves one machine: stop it there, or keep studies of several in PostgreSQL"
+                    )
+                    raise ConfigError(msg)
         self._heart.start()
         return self
 
@@ -89,9 +104,10 @@ class Leases:
 
     def release_of_here(self) -> None:
         """Put back into the queue what ran from this folder on this machine, once nothing does any more."""
-        here = {name for name, said in beating(self._storage).items() if said.items() >= self._said.items()}
+        beats = beating(self._storage)
+        here = {name for name, said in beats.items() if said.items() >= self._said.items()}
         if self._storage.is_file:  # then nobody else can have run anything
-            here |= self._owners()
+            here = self._owners() | beats.keys()
         self._release(here, "interrupted", counts=False)
 
     def _owners(self) -> set[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from search import configfile, folder, fusing, leaderboard, queues, study
+from search import configfile, database, folder, fusing, leaderboard, queues, study
 from search.annotations import annotate
 from search.cases import (
     Exploration,
@@ -85,7 +85,7 @@ def run_study(
     _check_startable(plan, where, resume)  # before anything is written
     folder.make(where)
     limit = plan.config.compute.max_wall_hours
-    with stopping(limit) as stop, study.guarded(where), folder.joined(where) as membership:
+    with stopping(limit) as stop, database.guarded(where), folder.joined(where) as membership:
         _check_startable(plan, where, resume)  # again: another launch may have been here before the lock was ours
         storage = _open(plan, where)
         leases = Leases(storage, where, plan.config.compute.lease_seconds)
@@ -143,7 +143,7 @@ def explore(
         InterruptedStudyError: A signal stopped it; asking again goes on.
     """
     limit = plan.config.compute.max_wall_hours
-    with stopping(limit) as stop, study.guarded(where), folder.locked(where) as lock:
+    with stopping(limit) as stop, database.guarded(where), folder.locked(where) as lock:
         storage = study.load(where, plan.config.name)
         planned = stored_cases(storage)
         if planned is None:
@@ -186,7 +186,7 @@ def write_outcome(plan: StudyPlan, storage: Storage, where: Path) -> Findings | 
     leaderboard.write(where, findings, storage)
     write_report(where, findings, storage)
     try:
-        with study.guarded(where):
+        with database.guarded(where):
             annotate(storage, findings)
     except StorageError as error:
         if not _is_read_only(error):  # else the report is all there can be
@@ -206,7 +206,7 @@ def _is_read_only(error: StorageError) -> bool:
 
 def _check_startable(plan: StudyPlan, where: Path, resume: bool) -> None:
     folder.check_startable(where, resume)
-    if study.exists(where):
+    if study.exists(where, plan.config.name):
         check_same(plan, study.load(where, plan.config.name), where)
 
 
@@ -228,7 +228,7 @@ def check_same(plan: StudyPlan, storage: Storage, where: Path) -> None:
 
 def _open(plan: StudyPlan, where: Path) -> Storage:
     """The study's storage, its trials all queued; made where there is none."""
-    if study.exists(where):
+    if study.exists(where, plan.config.name):
         storage = study.load(where, plan.config.name)
     else:
         storage = study.create(where, plan.config, plan.objective.directions, plan.source.fingerprint)
@@ -263,7 +263,7 @@ def join_study(plan: StudyPlan, where: Path, *, workers: int, show: Callable[[St
         InterruptedStudyError: A signal stopped it; everything finished is kept.
     """
     limit = plan.config.compute.max_wall_hours
-    with stopping(limit) as stop, study.guarded(where), folder.joined(where) as membership:
+    with stopping(limit) as stop, database.guarded(where), folder.joined(where) as membership:
         storage = study.load(where, plan.config.name)
         check_same(plan, storage, where)
         leases = Leases(storage, where, plan.config.compute.lease_seconds)

@@ -10,19 +10,19 @@ import math
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import optuna
-import sqlalchemy
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.pool import NullPool
+from sqlalchemy.engine import URL
 
+from search import database, storageurl
 from search.config import StudyConfig
 from search.cost import Costs
 from search.errors import StorageError
@@ -35,9 +35,7 @@ PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 Queued = tuple[dict[str, int], dict[str, Any]]
 """A trial to queue: its fixed multiples and its attributes."""
 
-REFUSALS = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
-"""What a storage that cannot be read or written raises."""
-
+_WHOLE = "config"  # the attribute that is written last
 # Optuna announces every trial on the user's screen; progress is shown by the command line instead.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 logging.getLogger("alembic").setLevel(logging.ERROR)
@@ -188,6 +186,11 @@ class Storage:
         if isinstance(self.store, TrialStore):
             self.store.forget(self._search_id, key)
 
+    def disconnect(self) -> None:
+        """Close every connection, which no fork of this process could share; the next statement opens one."""
+        if isinstance(self.store, TrialStore):
+            self.store.disconnect()
+
     @property
     def _search_id(self) -> int:
         return self.store.get_study_id_from_name(self.search.study_name)
@@ -199,30 +202,47 @@ class Storage:
 
 
 def create(folder: Path, config: StudyConfig, directions: Sequence[str], data_fingerprint: str) -> Storage:
-    """Make the storage's tables and studies, before any worker starts.
+    """Make the storage's tables and studies, before any worker starts: in the folder, or where the environment says.
 
     The configuration and its hash are kept before the first run, so nobody can doubt that the margin came first.
+    Where another launch was faster, its study is opened.
 
     Raises:
+        ConfigError: The environment names a storage that cannot be used.
         StorageError: The storage cannot be written.
     """
-    unready = folder / f".study.db.{supervisor_id()}"
-    try:
-        _create(unready, config, directions, data_fingerprint)
-        with suppress(FileExistsError):  # another launch was faster
-            (folder / "study.db").hardlink_to(unready)  # whole or not at all, even if this launch is killed
-    finally:
-        unready.unlink(missing_ok=True)
+    url = storageurl.of(folder) or storageurl.asked()
+    if url is None:
+        unready = folder / f".study.db.{supervisor_id()}"
+        try:
+            _create(unready, config, directions, data_fingerprint)
+            with suppress(FileExistsError):
+                (folder / "study.db").hardlink_to(unready)  # whole or not at all, even if this launch is killed
+        finally:
+            unready.unlink(missing_ok=True)
+    else:
+        with database.one_at_a_time(url):
+            _create(url, config, directions, data_fingerprint)
+        storageurl.keep(folder, url)
     return load(folder, config.name)
 
 
-def _create(path: Path, config: StudyConfig, directions: Sequence[str], data_fingerprint: str) -> None:
-    store = _connect(path, create=True)
-    search = _create_studies(store, config, directions).search
-    search.set_user_attr("config", config.semantic())
-    search.set_user_attr("fingerprint", config.fingerprint())
-    search.set_user_attr("data", data_fingerprint)
+def _create(place: Path | URL, config: StudyConfig, directions: Sequence[str], data_fingerprint: str) -> None:
+    store = database.connect(place, create=True)
+    if not _is_whole(store, config.name):
+        search = _create_studies(store, config, directions).search
+        search.set_user_attr("fingerprint", config.fingerprint())
+        search.set_user_attr("data", data_fingerprint)
+        search.set_user_attr(_WHOLE, config.semantic())
     store.disconnect()
+
+
+def _is_whole(store: TrialStore, name: str) -> bool:
+    """Whether a study has all it begins with: what is written last is there."""
+    try:
+        return _WHOLE in store.get_study_user_attrs(store.get_study_id_from_name(name))
+    except KeyError:
+        return False
 
 
 def create_in_memory(config: StudyConfig, directions: Sequence[str], sampler: optuna.samplers.BaseSampler) -> Storage:
@@ -237,17 +257,37 @@ def _create_studies(
     sampler: optuna.samplers.BaseSampler | None = None,
 ) -> Storage:
     aims = [optuna.study.StudyDirection[each.upper()] for each in directions]
-    search = optuna.create_study(storage=store, study_name=config.name, directions=aims, sampler=sampler)
+    # load_if_exists: a launch that was killed may have left a part of it on a server
+    search = optuna.create_study(
+        storage=store, study_name=config.name, directions=aims, sampler=sampler, load_if_exists=True
+    )
     confirm, probe = (
-        optuna.create_study(storage=store, study_name=f"{config.name}:{purpose}", direction="maximize")
+        optuna.create_study(
+            storage=store, study_name=f"{config.name}:{purpose}", direction="maximize", load_if_exists=True
+        )
         for purpose in ("confirm", "probe")
     )
     return Storage(store, search, confirm, probe)
 
 
-def exists(folder: Path) -> bool:
-    """Whether there is a study in a folder."""
-    return os.path.lexists(folder / "study.db")
+def exists(folder: Path, name: str) -> bool:
+    """Whether there is a study: in a folder, in the storage that the folder names or in the one of the environment.
+
+    Raises:
+        ConfigError: The environment names a storage that cannot be used.
+        StorageError: The storage cannot be reached.
+    """
+    if os.path.lexists(folder / "study.db"):
+        return True
+    url = storageurl.of(folder) or storageurl.asked()
+    if url is None:
+        return False
+    with database.one_at_a_time(url):
+        store = database.connect(url, create=True)
+    try:
+        return _is_whole(store, name)
+    finally:
+        store.disconnect()
 
 
 def load(
@@ -267,52 +307,17 @@ def load(
     Raises:
         StorageError: There is none, or it is not readable as one.
     """
-    if not (folder / "study.db").is_file():
-        msg = f"{folder} holds no study.db; name the folder of a study that `filter-search run` made"
-        raise StorageError(msg)
-    store = _connect(folder / "study.db", create=False)
+    place = database.place_of(folder)
+    store = database.connect(place, create=False, patient=supervisor is not None)
     try:
         search = optuna.load_study(study_name=name, storage=store, sampler=sampler)
         confirm, probe = (
             optuna.load_study(study_name=f"{name}:{purpose}", storage=store) for purpose in ("confirm", "probe")
         )
     except KeyError:
-        msg = f"{folder / 'study.db'} holds no study named {name!r}; restore it or start anew in another folder"
+        msg = f"{database.named(place)} holds no study named {name!r}; restore it or start anew in another folder"
         raise StorageError(msg) from None
     return Storage(store, search, confirm, probe, supervisor or supervisor_id())
-
-
-def _connect(path: Path, *, create: bool) -> TrialStore:
-    try:
-        backend = RDBStorage(
-            f"sqlite:///{path.resolve()}",
-            # The timeout outlasts every other worker's transaction, so a busy file is waited for, not failed on.
-            # unpooled: a connection kept open by whoever looks on keeps SQLite's log beside the file
-            engine_kwargs={"connect_args": {"timeout": 60}, "poolclass": NullPool},
-            skip_table_creation=not create,
-        )
-    except (*REFUSALS, RuntimeError) as error:
-        raise StorageError(_unusable(path, error)) from None
-    return TrialStore(backend)
-
-
-@contextmanager
-def guarded(folder: Path) -> Iterator[None]:
-    """What the storage refuses in here, such as a full disk or a damaged file, becomes one message.
-
-    Raises:
-        StorageError: In place of what SQLAlchemy, or Optuna on top of it, raises.
-    """
-    try:
-        yield
-    except REFUSALS as error:
-        raise StorageError(_unusable(folder / "study.db", error)) from error
-
-
-def _unusable(path: Path, error: Exception) -> str:
-    cause = error.__cause__ or error
-    reason = str(getattr(cause, "orig", cause)).splitlines()[0]
-    return f"{path} cannot be used as a study ({reason}); mend that, restore a copy or start anew in another folder"
 
 
 def run_seeds(study_seed: int, purpose: Purpose, schedule: FilterSchedule, first: int, count: int) -> list[int]:

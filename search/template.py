@@ -74,7 +74,9 @@ def _prepare(folder: Path, supervisor: str, fork: Callable[[_Job, int], int], st
         return lambda stopping: work(make_plan(config), folder, supervisor, stopping)
     plan = make_plan(config)
     if not _succeeds(fork(lambda _: measure(plan, folder), sys.stderr.fileno()), stopping):
-        fusing.decline(open_study(plan, folder))
+        storage = open_study(plan, folder)
+        fusing.decline(storage)
+        storage.disconnect()
     return partial(work, plan, folder, supervisor)
 
 

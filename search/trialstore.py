@@ -7,6 +7,7 @@ a trial it carries out is written in one transaction: when it says so, or ends t
 import copy
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,7 +27,34 @@ from search.trialrows import Written
 
 PATIENCE_SECONDS = 120.0
 """How long a server that cannot be reached is waited for."""
+_PASSING = (None, "08000", "08003", "08006", "25P03", "40001", "40P01", "53300", "55P03", "57P01", "57P02", "57P03")
+"""PostgreSQL's states for: no server, a connection lost or ended for idling, a deadlock, too many connections, a lock
+not given in time, a server that stops or starts."""
 _Result = TypeVar("_Result")
+
+
+def patiently(ask: Callable[..., _Result], *args: Any) -> _Result:  # noqa: ANN401 # whatever it takes
+    """What a database answers; while a server cannot be reached or is busy, it is asked again."""
+    deadline, pause = time.monotonic() + PATIENCE_SECONDS, 0.1
+    while True:
+        try:
+            return ask(*args)
+        except (DBAPIError, StorageInternalError) as error:
+            if not _passes(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 2.0)
+
+
+def _passes(error: Exception) -> bool:
+    """Whether a refusal is one that time may mend; SQLite, which waits by itself, has none."""
+    cause = error if isinstance(error, DBAPIError) else error.__cause__
+    if not isinstance(cause, OperationalError | InterfaceError) and not getattr(
+        cause, "connection_invalidated", False
+    ):
+        return False
+    told = cause.orig if isinstance(cause, DBAPIError) else None
+    return not isinstance(told, sqlite3.Error) and getattr(told, "sqlstate", None) in _PASSING
 
 
 class LostTrialError(Exception):
@@ -57,6 +85,7 @@ class TrialStore(BaseStorage):
 
     def __init__(self, backend: RDBStorage) -> None:
         self.backend = backend
+        weakref.finalize(self, _disconnect, backend)
         self.disconnect()
         event.listen(backend.engine, "connect", _wait_less)
         self._study_ids: dict[str, int] = {}
@@ -65,8 +94,7 @@ class TrialStore(BaseStorage):
 
     def disconnect(self) -> None:
         """Close every connection; the next statement opens one."""
-        self.backend.remove_session()
-        self.backend.engine.dispose()
+        _disconnect(self.backend)
 
     @contextmanager
     def written_fast(self) -> Iterator[None]:
@@ -83,7 +111,8 @@ class TrialStore(BaseStorage):
         try:
             # kept open: who closes the file last writes the log into it and waits for the disk
             with closing(sqlite3.connect(path)) as connection:
-                connection.execute("SELECT count(*) FROM studies").fetchone()
+                with suppress(sqlite3.Error):  # as on a full disk; who needs it will say so
+                    connection.execute("SELECT count(*) FROM studies").fetchone()
                 yield
         finally:
             self._keep_journal(path, "DELETE")
@@ -160,24 +189,7 @@ class TrialStore(BaseStorage):
             with self.backend.engine.begin() as connection:
                 return statements(connection)
 
-        return self._patiently(transact)
-
-    def _patiently(self, ask: Callable[..., _Result], *args: Any) -> _Result:  # noqa: ANN401 # whatever it takes
-        deadline, pause = time.monotonic() + PATIENCE_SECONDS, 0.1
-        while True:
-            try:
-                return ask(*args)
-            except (DBAPIError, StorageInternalError) as error:
-                if not self._is_unreachable(error) or time.monotonic() > deadline:
-                    raise
-            time.sleep(pause)
-            pause = min(2 * pause, 2.0)
-
-    def _is_unreachable(self, error: Exception) -> bool:
-        """Whether it was the way to a server that failed; SQLite has none."""
-        cause = error if isinstance(error, DBAPIError) else error.__cause__
-        lost = isinstance(cause, OperationalError | InterfaceError) or getattr(cause, "connection_invalidated", False)
-        return self.backend.engine.name != "sqlite" and lost
+        return patiently(transact)
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -220,21 +232,21 @@ class TrialStore(BaseStorage):
             held.trial.distributions[param_name] = distribution
             held.unwritten.params[param_name] = param_value_internal, distribution
         else:
-            self._patiently(self.backend.set_trial_param, trial_id, param_name, param_value_internal, distribution)
+            patiently(self.backend.set_trial_param, trial_id, param_name, param_value_internal, distribution)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:  # noqa: ANN401 # Optuna's signature
         """See Optuna."""
         if held := self._held.get(trial_id):
             held.trial.user_attrs[key] = held.unwritten.user_attrs[key] = value
         else:
-            self._patiently(self.backend.set_trial_user_attr, trial_id, key, value)
+            patiently(self.backend.set_trial_user_attr, trial_id, key, value)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:  # noqa: ANN401 # Optuna's signature
         """See Optuna."""
         if held := self._held.get(trial_id):
             held.trial.system_attrs[key] = held.unwritten.system_attrs[key] = value
         else:
-            self._patiently(self.backend.set_trial_system_attr, trial_id, key, value)
+            patiently(self.backend.set_trial_system_attr, trial_id, key, value)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """See Optuna; written at once, since others compare themselves with it."""
@@ -242,13 +254,13 @@ class TrialStore(BaseStorage):
             held.trial.intermediate_values[step] = held.unwritten.steps[step] = intermediate_value
             self.write(trial_id)
         else:
-            self._patiently(self.backend.set_trial_intermediate_value, trial_id, step, intermediate_value)
+            patiently(self.backend.set_trial_intermediate_value, trial_id, step, intermediate_value)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """See Optuna; of a trial this process carries out in one transaction with whatever is not written yet."""
         held = self._held.get(trial_id)
         if held is None:
-            return self._patiently(self.backend.set_trial_state_values, trial_id, state, values)
+            return patiently(self.backend.set_trial_state_values, trial_id, state, values)
 
         def finish(connection: Connection) -> None:
             # else the connection broke after all was written
@@ -256,57 +268,60 @@ class TrialStore(BaseStorage):
                 _write_held(connection, held)
                 trialrows.end(connection, trial_id, state, values)
 
-        try:
-            self._do(finish)
-        finally:
-            del self._held[trial_id]
+        self._do(finish)
+        del self._held[trial_id]  # not where it was lost: whatever is noted of it after all is refused too
         return True
 
     def get_study_id_from_name(self, study_name: str) -> int:
         """See Optuna."""
         if study_name not in self._study_ids:
-            self._study_ids[study_name] = self._patiently(self.backend.get_study_id_from_name, study_name)
+            self._study_ids[study_name] = patiently(self.backend.get_study_id_from_name, study_name)
         return self._study_ids[study_name]
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         """See Optuna."""
-        return self._patiently(self.backend.create_new_study, directions, study_name)
+        return patiently(self.backend.create_new_study, directions, study_name)
 
     def delete_study(self, study_id: int) -> None:
         """See Optuna."""
-        self._patiently(self.backend.delete_study, study_id)
+        patiently(self.backend.delete_study, study_id)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:  # noqa: ANN401 # Optuna's signature
         """See Optuna."""
-        self._patiently(self.backend.set_study_user_attr, study_id, key, value)
+        patiently(self.backend.set_study_user_attr, study_id, key, value)
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:  # noqa: ANN401 # Optuna's signature
         """See Optuna."""
-        self._patiently(self.backend.set_study_system_attr, study_id, key, value)
+        patiently(self.backend.set_study_system_attr, study_id, key, value)
 
     def get_study_name_from_id(self, study_id: int) -> str:
         """See Optuna."""
-        return self._patiently(self.backend.get_study_name_from_id, study_id)
+        return patiently(self.backend.get_study_name_from_id, study_id)
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
         """See Optuna."""
-        return self._patiently(self.backend.get_study_directions, study_id)
+        return patiently(self.backend.get_study_directions, study_id)
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         """See Optuna."""
-        return self._patiently(self.backend.get_study_user_attrs, study_id)
+        return patiently(self.backend.get_study_user_attrs, study_id)
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         """See Optuna."""
-        return self._patiently(self.backend.get_study_system_attrs, study_id)
+        return patiently(self.backend.get_study_system_attrs, study_id)
 
     def get_all_studies(self) -> list[FrozenStudy]:
         """See Optuna."""
-        return self._patiently(self.backend.get_all_studies)
+        return patiently(self.backend.get_all_studies)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """See Optuna."""
-        return self._patiently(self.backend.create_new_trial, study_id, template_trial)
+        return patiently(self.backend.create_new_trial, study_id, template_trial)
+
+
+def _disconnect(backend: RDBStorage) -> None:
+    backend.remove_session()
+    backend.engine.dispose()
 
 
 def _write_held(connection: Connection, held: _Held) -> None:

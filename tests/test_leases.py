@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 from search import leases, queues, study
 from search.config import StudyConfig
 from search.cost import Budget
+from search.database import REFUSALS
 from search.leases import Leases, beating
 from search.queues import Proposal
 
@@ -125,7 +126,7 @@ def test_a_supervisor_beats_while_it_is_there(storage, other, tmp_path):
 
 def test_a_beat_that_cannot_be_written_harms_nothing(storage, tmp_path, monkeypatch):
     def full(*_):
-        raise study.REFUSALS[0]("disk full")
+        raise REFUSALS[0]("disk full")
 
     monkeypatch.setattr(type(storage), "say", full)
     with Leases(storage, tmp_path, 0.06):

@@ -5,13 +5,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search import queues, study
+from search import database, queues, study
 from search.config import StudyConfig
 from search.cost import Budget
 from search.errors import StorageError
 from search.progress import progress
 from search.queues import Probe, Proposal
 from search.schedule import FilterSchedule
+from search.storageurl import VARIABLE
 from search.study import MOST_ATTEMPTS
 from search.trialstore import LostTrialError
 
@@ -22,8 +23,18 @@ def anybody(_):
     return True
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage(tmp_path, request, monkeypatch):
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres").url("study")
+        monkeypatch.setenv(VARIABLE, url.render_as_string(hide_password=False))
+    storage = study.create(tmp_path, StudyConfig(), ("maximize",), "data")
+    yield storage
+    storage.disconnect()
+
+
 @pytest.fixture
-def storage(tmp_path):
+def in_file(tmp_path):
     return study.create(tmp_path, StudyConfig(), ("maximize",), "data")
 
 
@@ -162,10 +173,10 @@ def test_a_corrupt_study_is_one_storage_error(tmp_path, content):
     assert (tmp_path / "study.db").read_bytes() == content
 
 
-def test_what_the_storage_refuses_later_is_one_message(storage, tmp_path):
+def test_what_the_storage_refuses_later_is_one_message(in_file, tmp_path):
     (tmp_path / "study.db").write_bytes(b"this is no database" * 1000)
-    with pytest.raises(StorageError, match="cannot be used as a study"), study.guarded(tmp_path):
-        storage.claim("search")
+    with pytest.raises(StorageError, match="cannot be used as a study"), database.guarded(tmp_path):
+        in_file.claim("search")
 
 
 def test_another_database_is_no_study(tmp_path):
@@ -185,22 +196,22 @@ def test_optuna_stays_silent():
     assert optuna.logging.get_verbosity() == optuna.logging.ERROR
 
 
-def test_a_study_written_fast_is_one_file_again_afterwards(storage, tmp_path):
-    queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
-    with storage.written_fast():
-        trial = storage.claim("search")
+def test_a_study_written_fast_is_one_file_again_afterwards(in_file, tmp_path):
+    queues.enqueue_missing(in_file, [Proposal("band", BUDGET, {})])
+    with in_file.written_fast():
+        trial = in_file.claim("search")
         trial.set_user_attr("schedule", "8-8-8")
         assert (tmp_path / "study.db-wal").exists()
         reader = study.load(tmp_path, "digits")
         assert "schedule" not in reader.trials("search")[0].user_attrs
-        storage.write(trial)
+        in_file.write(trial)
         assert reader.trials("search")[0].user_attrs["schedule"] == "8-8-8"
-        storage.search.tell(trial, 0.5)
+        in_file.search.tell(trial, 0.5)
         assert reader.trials("search")[0].value == 0.5
         reader.store.disconnect()
     assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
     assert study.load(tmp_path, "digits").trials("search") == optuna.load_study(
-        study_name="digits", storage=storage.backend
+        study_name="digits", storage=in_file.backend
     ).get_trials(deepcopy=False)
 
 

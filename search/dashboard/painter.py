@@ -14,11 +14,12 @@ import torch
 
 from search import configfile
 from search.annotations import annotations
+from search.database import guarded
 from search.errors import FilterSearchError
 from search.exact import exact_findings
 from search.findings import conclude
 from search.plan import make_plan
-from search.study import guarded, load
+from search.study import load
 
 
 def main() -> None:
