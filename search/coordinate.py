@@ -3,6 +3,7 @@
 Any number of processes may coordinate one study at once; none is special, and each sees what the others did.
 """
 
+import math
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search import queues, study
 from search.cases import Case, store_cases, stored_cases
+from search.config import ComputeConfig
 from search.confirm import choose_cases, enqueue_next, fit_surrogate
 from search.errors import InterruptedStudyError, NoTrialError
 from search.launch import POLL_SECONDS, Pace
@@ -25,6 +27,7 @@ from search.memorylimit import memory_limit
 from search.plan import StudyPlan
 from search.progress import mark_done
 from search.soundness import probes
+from search.spending import spent_seconds
 from search.study import Storage, supervisor_of
 
 _CRASHES_WITHOUT_SUCCESS, _CRASHES_IN_A_ROW = 3, 5
@@ -36,13 +39,21 @@ class Stop:
 
     Args:
         max_wall_hours: When the time is up, from now; None for never.
+        max_gpu_hours: How much all runs of the study may take together; None for as much as they like.
     """
 
-    def __init__(self, max_wall_hours: float | None) -> None:
+    def __init__(self, max_wall_hours: float | None, max_gpu_hours: float | None = None) -> None:
         self.signal: int | None = None
         self.signals = 0
         self.heeded = False
-        self._deadline = None if max_wall_hours is None else time.monotonic() + max_wall_hours * 3600
+        self._deadline = math.inf if max_wall_hours is None else time.monotonic() + max_wall_hours * 3600
+        self._max_seconds = math.inf if max_gpu_hours is None else max_gpu_hours * 3600
+        self._spent = 0.0
+
+    def count(self, storage: Storage) -> None:
+        """Note what the study's runs have taken so far."""
+        if self._max_seconds < math.inf:
+            self._spent = spent_seconds(storage)
 
     def catch(self, number: int, frame: FrameType | None) -> None:
         """Note a signal and say so; after a second one the next ends the process as it would any other."""
@@ -65,14 +76,15 @@ class Stop:
 
     def due(self) -> bool:
         """Whether to stop now; noted as heeded."""
-        self.heeded = self.signal is not None or (self._deadline is not None and time.monotonic() > self._deadline)
+        over = time.monotonic() > self._deadline or self._spent >= self._max_seconds
+        self.heeded = self.signal is not None or over
         return self.heeded
 
 
 @contextmanager
-def stopping(max_wall_hours: float | None) -> Iterator[Stop]:
+def stopping(compute: ComputeConfig) -> Iterator[Stop]:
     """In here signals are caught; in a thread that is not the main one they cannot be."""
-    stop = Stop(max_wall_hours)
+    stop = Stop(compute.max_wall_hours, compute.max_gpu_hours)
     own = _SIGNALS if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, stop.catch) for number in own}
     try:
@@ -183,6 +195,7 @@ class Launch:
         if self.leases:
             self.leases.release_silent()
         with self.pace.looking():
+            self.stop.count(self.storage)
             self.show(self.storage)
         for _ in range(self.pace.polls()):
             if not self.stop.due():

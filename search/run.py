@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from search import configfile, database, folder, fusing, leaderboard, queues, study
+from search import configfile, database, folder, fusing, leaderboard, machine, queues, study
 from search.annotations import annotate
 from search.cases import (
     Exploration,
@@ -84,8 +84,7 @@ def run_study(
     """
     _check_startable(plan, where, resume)  # before anything is written
     folder.make(where)
-    limit = plan.config.compute.max_wall_hours
-    with stopping(limit) as stop, database.guarded(where), folder.joined(where) as membership:
+    with stopping(plan.config.compute) as stop, database.guarded(where), folder.joined(where) as membership:
         _check_startable(plan, where, resume)  # again: another launch may have been here before the lock was ours
         storage = _open(plan, where)
         leases = Leases(storage, where, plan.config.compute.lease_seconds)
@@ -103,7 +102,7 @@ def run_study(
                     Launch(plan, storage, local, stop, show, leases).carry_out()
                 finally:
                     write_records(where, storage)
-                    folder.note_environment(where, fusing.decided(storage))
+                    folder.note_environment(where, fusing.decided(storage) | machine.noted(storage))
         if stop.signals > 1:
             stop.end()
         with folder.writing(where):
@@ -142,8 +141,7 @@ def explore(
         StorageError: The folder or the study in it cannot be used.
         InterruptedStudyError: A signal stopped it; asking again goes on.
     """
-    limit = plan.config.compute.max_wall_hours
-    with stopping(limit) as stop, database.guarded(where), folder.locked(where) as lock:
+    with stopping(plan.config.compute) as stop, database.guarded(where), folder.locked(where) as lock:
         storage = study.load(where, plan.config.name)
         planned = stored_cases(storage)
         if planned is None:
@@ -262,8 +260,7 @@ def join_study(plan: StudyPlan, where: Path, *, workers: int, show: Callable[[St
         NoTrialError: No trial could be completed.
         InterruptedStudyError: A signal stopped it; everything finished is kept.
     """
-    limit = plan.config.compute.max_wall_hours
-    with stopping(limit) as stop, database.guarded(where), folder.joined(where) as membership:
+    with stopping(plan.config.compute) as stop, database.guarded(where), folder.joined(where) as membership:
         storage = study.load(where, plan.config.name)
         check_same(plan, storage, where)
         leases = Leases(storage, where, plan.config.compute.lease_seconds)

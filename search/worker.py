@@ -19,6 +19,7 @@ from search import fusing
 from search.cost import Budget, Costs
 from search.evaluate import Evaluate, Failed, FailureReason, Fidelity, Run, Scored
 from search.lifeline import Stopping
+from search.machine import MACHINE, Machine, note
 from search.memorylimit import DID_NOT_FIT, fits, memory_limit
 from search.objective import excess
 from search.plan import StudyPlan
@@ -29,7 +30,7 @@ from search.schedule import FilterSchedule
 from search.splits import Splits
 from search.study import PURPOSES, Purpose, Storage, load
 from search.table import TableEvaluator
-from search.training import TrainingEvaluator, choose_device
+from search.training import TrainingEvaluator, choose_device, device_name
 from search.trialstore import LostTrialError
 
 _IDLE_SECONDS = 0.05
@@ -67,13 +68,16 @@ def work(plan: StudyPlan, folder: Path, supervisor: str, stopping: Stopping) -> 
     torch.set_num_threads(1)
     storage = open_study(plan, folder, supervisor)
     evaluate = make_evaluator(plan, storage)
+    here = note(storage, Machine.here(device_name(plan.config.compute.device)))
     while not stopping.asked:
-        if not carry_out_next(plan, evaluate, storage):
+        if not carry_out_next(plan, evaluate, storage, here):
             time.sleep(_IDLE_SECONDS)
 
 
-def carry_out_next(plan: StudyPlan, evaluate: Evaluate, storage: Storage) -> bool:
+def carry_out_next(plan: StudyPlan, evaluate: Evaluate, storage: Storage, machine: str | None = None) -> bool:
     """Carry out one waiting job, trials before confirmation before probes; False when nothing waits.
+
+    The job is marked with the machine it runs on, if that is given.
 
     Whatever a job raises puts it back into the queue, at most `study.MOST_ATTEMPTS` times.
     """
@@ -87,6 +91,8 @@ def carry_out_next(plan: StudyPlan, evaluate: Evaluate, storage: Storage) -> boo
             break
     else:
         return False
+    if machine is not None:
+        trial.set_user_attr(MACHINE, machine)
     try:
         carry_out[purpose](plan, evaluate, storage, trial)
     except LostTrialError as error:

@@ -1,4 +1,5 @@
 import os
+import time
 from itertools import product
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from search.cost import Budget, Costs
 from search.errors import ConfigError, DataError
 from search.evaluate import Fidelity, Scored
 from search.plan import make_plan
+from search.records import run_rows
 from search.rules import Rule, fit
-from search.run import write_outcome
+from search.run import check_same, write_outcome
 from search.schedule import FilterSchedule
+from search.spending import spent_seconds
 from search.table import UNAFFORDABLE, Columns, Noise, Surface, Table, TableCosts, TableEvaluator
 from search.tableconfig import ColumnsConfig, SurfaceConfig
 from search.tablefile import read_table
@@ -242,6 +245,53 @@ def test_nats_is_read_whole(nats):
     assert [int(nats.costs[cost][row]) for cost in ("params", "macs", "activations")] == [316_346, 43_172_480, 196_608]
     assert nats.scores.max() == pytest.approx(0.9365)
     assert nats.accuracies(nats.filters[::1000]) == pytest.approx(nats.scores[::1000, 0])
+
+
+def test_a_study_goes_on_with_its_table_elsewhere_but_not_with_another(tmp_path, monkeypatch):
+    monkeypatch.setattr("search.run.POLL_SECONDS", 0)
+    (tmp_path / "here.csv").write_text(SMALL)
+    values = {
+        "filters": {"multiple": 2, "stages": [{"low": 2, "high": 4}] * 2},
+        "budgets": ["params <= 35"],
+        "rules": {"judged": ["doubling"], "compared": ["uniform"]},
+        "search": {"trials": 3, "seeds_per_trial": 1},
+        "confirm": {"looks": [2], "challengers": 2},
+    }
+    table = {"columns": {"accuracy": ["s1", "s2", "s3"]}}
+    _, storage = conduct(tmp_path, table=table | {"path": str(tmp_path / "here.csv")}, **values)
+    there = StudyConfig.model_validate(values | {"table": table | {"path": str(tmp_path / "there.csv")}})
+    (tmp_path / "here.csv").rename(tmp_path / "there.csv")
+    check_same(make_plan(there), storage, tmp_path)
+    (tmp_path / "there.csv").write_text(SMALL.replace("0.84", "0.85"))
+    with pytest.raises(ConfigError, match=r"there is no longer what the study in .* was made on"):
+        check_same(make_plan(there), storage, tmp_path)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02])
+def test_runs_that_take_their_time_are_the_same_runs(small, seconds):
+    began = time.monotonic()
+    runs = TableEvaluator(small, Noise(0.01), seconds)(ONE, [3, 4, 5], Fidelity(1), "test")
+    assert time.monotonic() - began >= 3 * seconds
+    assert [run.wall_seconds for run in runs] == [seconds] * 3
+    quick = TableEvaluator(small, Noise(0.01))(ONE, [3, 4, 5], Fidelity(1), "test")
+    assert [run.accuracy for run in runs] == [run.accuracy for run in quick]
+
+
+def test_a_study_of_runs_that_take_their_time_has_the_same_records(tmp_path, monkeypatch):
+    monkeypatch.setattr("search.run.POLL_SECONDS", 0)
+    slept = []
+    monkeypatch.setattr("search.table.time.sleep", slept.append)
+    table = {"surface": {}, "images": {}, "noise_sd": 0.001}
+    usual = {"filters": {"stages": [{"low": 2, "high": 32}] * 3}, "budgets": ["activations <= 500"]}
+    found = {}
+    for seconds in (0.0, 0.5):
+        (folder := tmp_path / str(seconds)).mkdir()
+        _, storage = conduct(folder, table=table | {"seconds_per_run": seconds}, **usual)
+        runs = list(run_rows(storage))
+        assert spent_seconds(storage) == pytest.approx(seconds * len(runs))
+        found[seconds] = [{key: row[key] for key in row if key not in ("wall_seconds", "loss")} for row in runs]
+    assert found[0.0] == found[0.5]
+    assert sum(slept) == pytest.approx(0.5 * len(found[0.5]))
 
 
 def conduct(folder, **values):
