@@ -201,19 +201,20 @@ def worker(
     """Join a study from this machine and carry out its jobs until it is done; any number may.
 
     Example: filter-search worker studies/digits --workers 2
+
+    STUDY may be its name alone where FILTER_SEARCH_STORAGE names the storage that holds it.
     """
     from search import configfile, display
     from search.check import count_workers
-    from search.folder import find
     from search.livedisplay import live
     from search.plan import make_plan
-    from search.run import join_study
+    from search.run import join_study, joinable
 
-    where = find(study)
     given = [f"compute.workers={workers}"] * (workers is not None)
-    settings = configfile.read(where / "config.yaml", [*(overrides or ()), *given], _device_memory)
-    with live(settings, quiet=False) as show:
-        counts = join_study(make_plan(settings), where, workers=count_workers(settings), show=show)
+    with joinable(study) as where:
+        settings = configfile.read(where / "config.yaml", [*(overrides or ()), *given], _device_memory)
+        with live(settings, quiet=False) as show:
+            counts = join_study(make_plan(settings), where, workers=count_workers(settings), show=show)
     display.show_missing(counts)
 
 

@@ -66,11 +66,9 @@ def check_startable(folder: Path, resume: bool) -> None:
         ConfigError: A study exists and `resume` is off, or something that is none is in its place.
         StorageError: The folder cannot be created or written.
     """
-    if os.access(folder / "study.db", os.F_OK):
-        if not resume:
-            msg = f"a study exists in {folder}; add --resume to continue it, or give another folder with --out"
-            raise ConfigError(msg)
-    elif os.access(folder / "config.yaml", os.F_OK):
+    if any(os.path.lexists(folder / name) for name in ("study.db", "storage.url")):
+        refuse_existing(str(folder), resume)
+    elif os.path.lexists(folder / "config.yaml"):
         msg = (
             f"{folder} holds a config.yaml, which a study would overwrite, but no study.db; give another folder with "
             "--out, or move the file away"
@@ -83,6 +81,21 @@ def check_startable(folder: Path, resume: bool) -> None:
     if not os.access(nearest, os.W_OK | os.X_OK):
         msg = f"study folder {folder} cannot be written ({nearest} is not writable); give another with --out"
         raise StorageError(msg)
+
+
+def refuse_existing(where: str, resume: bool) -> None:
+    """Refuse to start a study that there is.
+
+    Args:
+        where: The folder or storage it is in.
+        resume: Whether it is to be continued, which is no start.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not resume:
+        msg = f"a study exists in {where}; add --resume to continue it, or give another folder with --out"
+        raise ConfigError(msg)
 
 
 def make(folder: Path) -> None:

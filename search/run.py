@@ -4,6 +4,7 @@ What is trained is in the storage, what follows from it in `findings`; here both
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -205,6 +206,7 @@ def _is_read_only(error: StorageError) -> bool:
 def _check_startable(plan: StudyPlan, where: Path, resume: bool) -> None:
     folder.check_startable(where, resume)
     if study.exists(where, plan.config.name):
+        folder.refuse_existing(database.named(database.place_of(where)), resume)
         check_same(plan, study.load(where, plan.config.name), where)
 
 
@@ -243,6 +245,19 @@ def _write_head(plan: StudyPlan, where: Path, workers: int, command: Sequence[st
         notes = plan.source.notes if isinstance(plan.source, ImageData) else ()
         folder.write_json(where / "environment.json", written | {"data_notes": list(notes)})
     configfile.write(plan.config, where / "config.yaml")
+
+
+def joinable(name: str) -> AbstractContextManager[Path]:
+    """The folder of a study to join: its own, or one for the time being where only its storage is at hand.
+
+    Raises:
+        ConfigError: The environment names a storage that cannot be used.
+        StorageError: There is no such study.
+    """
+    try:
+        return nullcontext(folder.find(name))
+    except StorageError:
+        return study.adopted(name)
 
 
 def join_study(plan: StudyPlan, where: Path, *, workers: int, show: Callable[[Storage], None]) -> Progress:
