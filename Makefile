@@ -6,7 +6,7 @@ BIN := .venv/bin
 STUDY := studies/digits-mine
 
 .DEFAULT_GOAL := help
-.PHONY: help search hypotheses calibration setup docs test test-all check bench bench-samplers lint clean
+.PHONY: help search hypotheses calibration setup docs test test-all check faults bench bench-samplers lint clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ check: lint ## Run what a change must pass: lint, then the tests with coverage
 docs: setup ## Build the documentation into build/docs, warnings as errors
 	$(BIN)/python -m sphinx -n -W --keep-going -q -b html docs build/docs
 	@echo build/docs/index.html
+
+faults: setup ## Break studies two hundred times, in SQLite and PostgreSQL, which takes half an hour
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m faults --write tests/faults/injections.md
 
 bench: setup ## Measure training against other ways, and bookkeeping, in ten minutes
 	PYTHONPATH=tests $(BIN)/python -m benchmarks --write tests/benchmarks/training.md

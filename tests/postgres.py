@@ -113,7 +113,7 @@ class Postgres:
         shutil.rmtree(self._folder)
 
 
-def _binaries() -> Path | None:
+def installed() -> Path | None:
     """The folder of the newest server's programs; Debian keeps them off the path."""
     found = [*Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     on_path = shutil.which("initdb")
@@ -123,7 +123,7 @@ def _binaries() -> Path | None:
 
 @pytest.fixture(scope="session")
 def postgres():
-    binaries = _binaries()
+    binaries = installed()
     if binaries is None or shutil.which("setpriv") is None:
         message = (
             "no PostgreSQL server on this machine; install Debian's, or leave these tests to a machine that has it"
