@@ -1,18 +1,27 @@
 """Studies that are broken while they run, briefly; `make faults` does so at length. The checker is tried first."""
 
+import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 
 import numpy as np
 import pytest
-from faults import hostile, injections
+from faults import hostile, injections, places
 from faults.campaign import drawn, endure, missing
 from faults.invariants import changes, violations
-from faults.studies import ground, write_table
-from faults.watch import Acknowledged, end_of
+from faults.studies import NAME, ground, write_table
+from faults.watch import Acknowledged, Watch, end_of
 from optuna.distributions import IntDistribution
 from optuna.trial import TrialState, create_trial
+
+from search import queues, study
+from search.config import StudyConfig
+from search.cost import Budget
+from search.database import guarded
+from search.errors import StorageError
+from search.queues import Proposal
 
 TRIALS = 3
 
@@ -154,6 +163,73 @@ def test_faults_are_drawn_as_often_as_they_weigh_and_the_same_for_a_seed():
     first, second = (drawn(weights, 200, np.random.default_rng(4)) for _ in range(2))
     assert first == second
     assert 160 < Counter(first)[injections.kill_worker] < 200
+
+
+_TWELVE_FIRST_STARTS = """
+import os, sys, traceback
+from pathlib import Path
+from search import configfile, run
+from search.plan import make_plan
+
+plan, where = make_plan(configfile.read(Path(sys.argv[1]))), Path(sys.argv[2])
+starting, start = os.pipe()
+for _ in range(12):
+    if not os.fork():
+        os.close(start)
+        os.read(starting, 1)  # until all are there
+        try:
+            run._open(plan, where)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+os.close(start)
+sys.exit(any(os.wait()[1] for _ in range(12)))
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("storage", ["sqlite", "postgresql"])
+def test_twelve_first_starts_at_once_make_one_study(storage, request, tmp_path):
+    at = ground(tmp_path / "starts", request.getfixturevalue("postgres") if storage == "postgresql" else None)
+    write_table(at, 40, 0)
+    at.folder.mkdir()
+    command = [sys.executable, "-c", _TWELVE_FIRST_STARTS, str(at.config), str(at.folder)]
+    subprocess.run(command, env=at.environment, check=True)
+    queued = Watch(at).look()
+    assert [trial.user_attrs["proposal"] for trial in queued["search"]] == list(range(40))
+    assert [trial.number for trial in queued["search"]] == list(range(40))
+    assert {path.name for path in at.folder.iterdir()} == {"storage.url" if at.server else "study.db"}
+
+
+def carry_out_until_full(storage, watch, folder):
+    with guarded(folder):
+        for number in range(60):
+            storage.search.tell(storage.claim("search"), 0.5)
+            watch.look()
+            if number == 3:
+                injections.fill(folder / "filler")
+
+
+def test_a_full_disk_refuses_and_takes_nothing_back(tmp_path):
+    config = StudyConfig.model_validate({"name": NAME})
+    with places.small_disk(tmp_path / "disk", 2) as mounted:
+        if not mounted:
+            pytest.skip("this user may not mount a disk")
+        at = ground(tmp_path / "disk" / "full", None)
+        at.folder.mkdir()
+        storage, watch = study.create(at.folder, config, ("maximize",), "data"), Watch(at)
+        queues.enqueue_missing(storage, [Proposal("band", Budget("params", 1500), {})] * 60)
+        with storage.written_fast():
+            with pytest.raises(StorageError, match="cannot be used as a study"):
+                carry_out_until_full(storage, watch, at.folder)
+            assert len(watch.acknowledged.ends) >= 3
+            (at.folder / "filler").unlink()
+            assert not [each for each in violations(watch.look(), watch.acknowledged, 60) if "had" in each]
+            storage.release("search", storage.owner.__eq__, "a full disk", counts=False)
+            while claimed := storage.claim("search"):
+                storage.search.tell(claimed, 0.5)
+        assert list(violations(watch.look(), watch.acknowledged, 60)) == []
 
 
 FAULTS = [

@@ -7,6 +7,7 @@ tried side by side: most of the time is waiting. Exits with 1 where an invariant
 import argparse
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,22 +17,26 @@ import numpy as np
 from benchmarks.ratios import heading, markdown
 from faults import hostile, injections, places
 from faults.campaign import SERVER_WEIGHTS, WEIGHTS, Outcome, drawn, endure
-from faults.studies import Ground, ground, write_table, write_trained
+from faults.studies import ground, write_table, write_trained
 from postgres import Postgres, installed
 
-_STARTS, _TRIALS, _SECONDS_PER_RUN = 12, 100, 0.4
+_STARTS, _TRIALS, _SECONDS_PER_RUN = 12, 160, 0.7
 _FLEETS = (("run", "worker"), ("run", "run"), ("run", "worker", "worker"))
 _DISK_MEBIBYTES = 24
 
 
 def outcomes(folder: Path, server: Postgres | None, seed: int, count: int) -> Iterator[Outcome]:
     """Studies of one storage, broken one after the other until so many faults have been injected."""
+    folder = folder / ("server" if server else "file")
+    folder.mkdir()
     rng = np.random.default_rng([seed, server is not None])
     known: dict[str, str] = {}
+    own = [_first_starts_and_damages, _hostile, _signals_in_fit, _full_disk]
     injected = 0
-    for outcome in _special(folder, server, rng):
-        injected += outcome.injected.total()
-        yield outcome
+    for special in reversed(own) if server else own:  # a dozen processes take much memory: not of both at once
+        for outcome in special(folder, server, rng):
+            injected += outcome.injected.total()
+            yield outcome
     weights, number = SERVER_WEIGHTS if server else WEIGHTS, 0
     while injected < count:
         at = ground(folder / f"random-{number}", server)
@@ -43,29 +48,34 @@ def outcomes(folder: Path, server: Postgres | None, seed: int, count: int) -> It
         yield outcome
 
 
-def _special(folder: Path, server: Postgres | None, rng: np.random.Generator) -> Iterator[Outcome]:
-    """Faults that need a study of their own."""
+def _first_starts_and_damages(folder: Path, server: Postgres | None, rng: np.random.Generator) -> Iterator[Outcome]:
     at = ground(folder / "starts", server)
-    yield _first_starts(at, rng)
-    for what in places.DAMAGES:
-        yield places.damage(at, what)
+    write_table(at, 24, 0.4)
+    what = f"{_STARTS} first starts at once"
+    outcome = endure(what, at, 24, ("run",) * _STARTS, [], rng, workers=1)
+    outcome.injected[what] = 1
+    yield outcome
+    for damage in places.DAMAGES:
+        yield places.damage(at, damage)
+
+
+def _hostile(folder: Path, server: Postgres | None, rng: np.random.Generator) -> Iterator[Outcome]:
     yield hostile.run(ground(folder / "hostile", server, folder / "imports"))
+
+
+def _signals_in_fit(folder: Path, server: Postgres | None, rng: np.random.Generator) -> Iterator[Outcome]:
     at = ground(folder / "trained", server)
     write_trained(at, 16, epochs=8)
     signals = [injections.terminate, injections.interrupt, injections.kill_worker] * 2
     yield endure("signals inside fit", at, 16, ("run", "worker"), signals, rng, workers=1)
+
+
+def _full_disk(folder: Path, server: Postgres | None, rng: np.random.Generator) -> Iterator[Outcome]:
     with places.small_disk(folder / "disk", _DISK_MEBIBYTES) as mounted:
         if mounted:
             at = ground(folder / "disk" / "full", server)
-            write_table(at, 60, _SECONDS_PER_RUN)
-            yield endure("a full disk", at, 60, ("run", "worker"), [injections.fill_disk] * 4, rng)
-
-
-def _first_starts(at: Ground, rng: np.random.Generator) -> Outcome:
-    write_table(at, 24, _SECONDS_PER_RUN)
-    outcome = endure(f"{_STARTS} first starts at once", at, 24, ("run",) * _STARTS, [], rng, workers=1)
-    outcome.injected[f"{_STARTS} first starts at once"] = 1
-    return outcome
+            write_table(at, 60, 0.4)
+            yield endure("a full disk", at, 60, ("run", "worker"), [injections.fill_disk] * 3, rng)
 
 
 def main() -> None:
@@ -74,33 +84,47 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of faults, times and victims")
     parser.add_argument("--injections", type=int, default=200, help="how many at least, over both storages")
     given = parser.parse_args()
-    began = time.monotonic()
     binaries = installed()
     if binaries is None:
         parser.error("no PostgreSQL server on this machine; install Debian's package postgresql")
+    log = Log(given.write, given.seed)
     with tempfile.TemporaryDirectory() as folder:
         server = Postgres(binaries, Path(tempfile.mkdtemp(prefix="filter-search-postgres-")))
         try:
-            found = _both(Path(folder), server, given.seed, -(-given.injections // 2))
+            with ThreadPoolExecutor() as pool:
+                each = -(-given.injections // 2)
+                both = [
+                    pool.submit(log.follow, outcomes(Path(folder), own, given.seed, each)) for own in (None, server)
+                ]
+            for one in both:
+                one.result()
         finally:
             server.end()
-    given.write.write_text("".join(f"{line}\n" for line in report(found, given.seed, time.monotonic() - began)))
-    sys.exit(any(outcome.wrong for outcome in found))
+    sys.exit(any(outcome.wrong for outcome in log.found))
 
 
-def _both(folder: Path, server: Postgres, seed: int, each: int) -> list[Outcome]:
-    def tell(name: str, own: Postgres | None) -> list[Outcome]:
-        (folder / name).mkdir()
-        found = []
-        for outcome in outcomes(folder / name, own, seed, each):
-            found.append(outcome)
+class Log:
+    """What came of all studies so far, written after each.
+
+    Args:
+        path: The file.
+        seed: Of faults, times and victims.
+    """
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self._path, self._seed, self._began = path, seed, time.monotonic()
+        self._writing = threading.Lock()
+        self.found: list[Outcome] = []
+
+    def follow(self, outcomes: Iterator[Outcome]) -> None:
+        """Write outcomes as they come."""
+        for outcome in outcomes:
             verdict = "; ".join(outcome.wrong) or "all holds"
             sys.stderr.write(f"{outcome.kind}, {outcome.what}, {outcome.injected.total()} faults: {verdict}\n")
-        return found
-
-    with ThreadPoolExecutor() as pool:
-        both = [pool.submit(tell, "file", None), pool.submit(tell, "server", server)]
-        return [outcome for one in both for outcome in one.result()]
+            with self._writing:
+                self.found.append(outcome)
+                lines = report(self.found, self._seed, time.monotonic() - self._began)
+                self._path.write_text("".join(f"{line}\n" for line in lines))
 
 
 def report(found: list[Outcome], seed: int, seconds: float) -> Iterator[str]:

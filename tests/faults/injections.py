@@ -129,7 +129,7 @@ def fill_disk(fleet: Fleet, at: Ground, rng: np.random.Generator) -> bool:
     filler = at.folder / "filler"
     fleet.tolerated, fleet.held = {5}, True
     try:
-        _fill(filler)
+        fill(filler)
         fleet.until(lambda: not fleet.all, rng.uniform(2, 12))
     finally:
         filler.unlink(missing_ok=True)
@@ -137,7 +137,7 @@ def fill_disk(fleet: Fleet, at: Ground, rng: np.random.Generator) -> bool:
     return True
 
 
-def _fill(path: Path) -> None:
+def fill(path: Path) -> None:
     """Take all room there is, to the last block."""
     with path.open("wb", buffering=0) as file:
         for size in (2**20, 2**12, 1):
