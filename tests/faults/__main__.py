@@ -1,7 +1,7 @@
 """Two hundred faults, in studies kept in SQLite and in PostgreSQL, and what came of them: `make faults`.
 
-Needs half an hour, two cores, and PostgreSQL's programs; a full disk needs the right to mount one. Both storages are
-tried side by side: most of the time is waiting. Exits with 1 where an invariant does not hold.
+Needs half an hour, two cores, 16 GiB of memory and PostgreSQL's programs; a full disk needs the right to mount one.
+Both storages are tried side by side: most of the time is waiting. Exits with 1 where an invariant does not hold.
 """
 
 import argparse

@@ -28,7 +28,7 @@ WEIGHTS: Mapping[Inject, int] = {
 """How often each comes; those after which a process is started again, which takes seconds, come seldom."""
 SERVER_WEIGHTS = WEIGHTS | {injections.stop_server: 3, injections.crash_server: 3}
 
-_BUSY_SECONDS, _STUDY_SECONDS, _MOST_RELAUNCHES = 120, 300, 3
+_BUSY_SECONDS, _STUDY_SECONDS, _MOST_RELAUNCHES = 300, 300, 3
 
 
 @dataclass
