@@ -16,10 +16,9 @@ from optuna.trial import TrialState
 from plotly import graph_objects as go
 
 from search import folder
-from search.check import count_workers
 from search.config import DeviceName, StudyConfig
 from search.configfile import override, parse, read
-from search.device import device_memory
+from search.device import choose_device, count_workers, device_memory
 from search.exact import exact_findings
 from search.figures import TrialPoint
 from search.findings import Findings, conclude
@@ -31,7 +30,6 @@ from search.plan import StudyPlan, make_plan
 from search.records import RUN_COLUMNS, TRIAL_COLUMNS, csv_text, run_rows, trial_rows, verdict_values
 from search.run import check_same, run_study
 from search.study import Storage, load
-from search.training import choose_device
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ class Search:
         """
         folder.check_startable(self.folder, resume)
         plan = make_plan(self.config)
-        count = workers or count_workers(self.config)
+        count = workers or count_workers(self.config.compute)
         with live(self.config, quiet=quiet) as show:
             run_study(plan, self.folder, workers=count, resume=resume, command=sys.argv, show=show)
         return load_study(self.folder)

@@ -126,11 +126,12 @@ def check(config: ConfigPath, overrides: Overrides = None) -> None:
     settings = configfile.read(config, overrides or (), _device_memory)
 
     from search import display
-    from search.check import count_workers, forecast
+    from search.check import forecast
+    from search.device import count_workers
     from search.plan import make_plan
 
     plan = make_plan(settings)
-    display.show_plan(plan, forecast(plan), count_workers(plan.config))
+    display.show_plan(plan, forecast(plan), count_workers(plan.config.compute))
 
 
 @app.command()
@@ -161,7 +162,7 @@ def run(
     folder.check_startable(where, resume)
 
     from search import display
-    from search.check import count_workers
+    from search.device import count_workers
     from search.livedisplay import live
     from search.plan import make_plan
     from search.progress import counts_json
@@ -173,7 +174,7 @@ def run(
         ended = run_study(
             plan,
             where,
-            workers=count_workers(settings),
+            workers=count_workers(settings.compute),
             resume=resume,
             command=["filter-search", *sys.argv[1:]],
             show=show,
@@ -205,7 +206,7 @@ def worker(
     STUDY may be its name alone where FILTER_SEARCH_STORAGE names the storage that holds it.
     """
     from search import configfile, display
-    from search.check import count_workers
+    from search.device import count_workers
     from search.livedisplay import live
     from search.plan import make_plan
     from search.run import join_study, joinable
@@ -214,7 +215,7 @@ def worker(
     with joinable(study) as where:
         settings = configfile.read(where / "config.yaml", [*(overrides or ()), *given], _device_memory)
         with live(settings, quiet=False) as show:
-            counts = join_study(make_plan(settings), where, workers=count_workers(settings), show=show)
+            counts = join_study(make_plan(settings), where, workers=count_workers(settings.compute), show=show)
     display.show_missing(counts)
 
 
@@ -271,7 +272,7 @@ def confirm(
     Without options one more look follows, at twice as many runs.
     """
     from search import configfile, display
-    from search.check import count_workers
+    from search.device import count_workers
     from search.livedisplay import live
     from search.plan import make_plan
     from search.run import explore
@@ -284,7 +285,7 @@ def confirm(
     asked += [f"confirm.looks=[{more}]"] * bool(more)
     terms = make_plan(configfile.override(plan.config, asked, _device_memory))
     with live(terms.config, quiet=as_json) as show:
-        standing = explore(plan, terms, where, workers=workers or count_workers(plan.config), show=show)
+        standing = explore(plan, terms, where, workers=workers or count_workers(plan.config.compute), show=show)
     if as_json:
         typer.echo((where / "verdict.json").read_text(), nl=False)
     else:
@@ -298,11 +299,11 @@ def report(study: StudyName) -> None:
 
     Example: filter-search report studies/digits
     """
+    from search import outcome
     from search.progress import not_confirmed
-    from search.run import write_outcome
 
     plan, storage, where = _opened(study)
-    if write_outcome(plan, storage, where):
+    if outcome.write(plan, storage, where):
         typer.echo(where / "report.html")
     else:
         said = not_confirmed(storage, where)
@@ -388,8 +389,7 @@ def train(
 
 
 def _device_memory(name: "DeviceName") -> int:
-    from search.device import device_memory
-    from search.training import choose_device
+    from search.device import choose_device, device_memory
 
     return device_memory(choose_device(name))
 

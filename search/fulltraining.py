@@ -21,6 +21,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from search import wording
 from search.artifact import Provenance, about, is_worth_threads, loading_text, write_artifact
+from search.device import choose_device
 from search.errors import ConfigError, InterruptedStudyError, NoTrialError, StorageError
 from search.evaluate import Failed, Fidelity, Run, Scored
 from search.exported import read
@@ -34,7 +35,7 @@ from search.replicatraining import ReplicaTraining
 from search.schedule import FilterSchedule
 from search.sources import load
 from search.splits import Splits
-from search.training import TrainingEvaluator, choose_device
+from search.training import TrainingEvaluator
 from search.trainingconfig import ScoreName
 from search.traininglog import carry_on, make_logger
 from search.verdict import Interval

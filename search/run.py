@@ -8,10 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from search import configfile, database, folder, fusing, leaderboard, machine, queues, study
-from search.annotations import annotate
+from search import configfile, database, folder, fusing, machine, queues, study
 from search.cases import (
     Exploration,
     Standing,
@@ -23,20 +20,17 @@ from search.cases import (
 from search.confirm import choose_cases, fit_surrogate
 from search.coordinate import Launch, stopping
 from search.data import ImageData
+from search.device import device_name
 from search.errors import ConfigError, StorageError
-from search.exact import exact_findings, exact_standings
-from search.export import export_best, is_exported
-from search.findings import Findings, conclude
+from search.exact import exact_standings
+from search.findings import Findings
 from search.launch import LocalWorkers
 from search.leases import Leases
 from search.memorylimit import memory_limit
 from search.plan import StudyPlan
 from search.progress import Progress, mark_done, progress
-from search.records import write_records, write_verdict
-from search.report import write_report
+from search.records import write_records
 from search.study import Storage
-from search.training import device_name
-from search.worker import make_evaluator
 
 _CRASHES_WITHOUT_SUCCESS = 3
 
@@ -106,13 +100,12 @@ def run_study(
                     folder.note_environment(where, fusing.decided(storage) | machine.noted(storage))
         if stop.signals > 1:
             stop.end()
+        from search import outcome  # only now: while workers train, they can use the memory that takes
+
         with folder.writing(where):
-            findings = write_outcome(plan, storage, where)
-            complete = findings and progress(storage) == before and is_exported(findings, where)
-            if findings and not complete and plan.config.table is None:  # which has no weights
-                torch.set_num_threads(1)  # as in a worker: on networks this small a second thread costs time
-                export_best(plan, findings, where, make_evaluator(plan), interrupted=lambda: stop.signal is not None)
-                write_report(where, findings, storage)  # again: it shows what the export saw
+            findings = outcome.write(plan, storage, where)
+            if findings and plan.config.table is None:  # which has no weights
+                outcome.export(plan, findings, storage, where, stop, anew=progress(storage) != before)
         if findings and plan.exhaustive:
             standing = exact_standings(findings)
         else:
@@ -164,43 +157,13 @@ def explore(
                 launch.confirm_all(cases)
             finally:
                 launch.drain()
+        from search import outcome  # see `run_study`
+
         with folder.writing(where):
-            write_outcome(plan, storage, where)
+            outcome.write(plan, storage, where)
         standing = standings(storage, exploration.confirm, cases)
     stop.end()
     return standing
-
-
-def write_outcome(plan: StudyPlan, storage: Storage, where: Path) -> Findings | None:
-    """Write what follows from the storage: the records and, once the cases are fixed, verdict and report.
-
-    Returns:
-        None while the search goes on.
-    """
-    write_records(where, storage)
-    if stored_cases(storage) is None and not plan.exhaustive:
-        return None
-    findings = exact_findings(plan) if plan.exhaustive else conclude(plan, storage)
-    write_verdict(where, findings)
-    leaderboard.write(where, findings, storage)
-    write_report(where, findings, storage)
-    try:
-        with database.guarded(where):
-            annotate(storage, findings)
-    except StorageError as error:
-        if not _is_read_only(error):  # else the report is all there can be
-            raise
-    return findings
-
-
-def _is_read_only(error: StorageError) -> bool:
-    """Whether it came of a database that this user may read and not write, by SQLite's own code for that."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if getattr(getattr(cause, "orig", None), "sqlite_errorname", "").startswith("SQLITE_READONLY"):
-            return True
-        cause = cause.__cause__
-    return False
 
 
 def _check_startable(plan: StudyPlan, where: Path, resume: bool) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from search.activity import normalised, rebuilt
 from search.cost import Budget
+from search.device import choose_device
 from search.drawing import BLUE, VERMILLION, to_png, to_svg
 from search.errors import ConfigError
 from search.evaluate import Evaluate, Failed, Fidelity, Run
@@ -25,7 +26,6 @@ from search.schedule import FilterSchedule
 from search.sightfigures import TILES, Shown, filters
 from search.splits import Splits
 from search.study import run_seeds
-from search.training import choose_device
 from search.wording import capital, listed, short_budget
 
 _IMAGES_STREAM = 9

@@ -17,11 +17,12 @@ from benchmarks.runs import images_of, splits_of
 from benchmarks.work import BANDS, Job, Trained, Work
 
 from search import fusing
+from search.device import choose_device
 from search.evaluate import Fidelity
 from search.launch import ENVIRONMENT, ONE_THREAD
 from search.networkconfig import NetworkConfig
 from search.schedule import FilterSchedule
-from search.training import TrainingEvaluator, choose_device
+from search.training import TrainingEvaluator
 
 Pass = tuple[Work, list[Job], bool]
 """The jobs of one schedule, and whether its seeds train together."""
