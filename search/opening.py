@@ -1,0 +1,36 @@
+"""Opens a study that may be a stranger's, worked out as far as commands on a finished study need it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from search.config import StudyConfig
+from search.plan import StudyPlan, make_plan
+from search.run import check_same
+from search.study import Storage
+from search.trust import enter, kept_config, without_fetching
+from search.wellformed import load_kept
+
+
+def open_study(study: str, *, allow_code: bool) -> tuple[StudyPlan, Storage, Path]:
+    """A study's plan, storage and folder.
+
+    Args:
+        study: Its folder, or its name below `studies/`.
+        allow_code: Import the code, and fetch the data, that its configuration names.
+
+    Raises:
+        ConfigError: Its configuration cannot be used, names code that is not allowed, or is not the study's own.
+        DataError: Its data cannot be read.
+        StorageError: There is none, or it is not fit to be used.
+    """
+    where = enter(study)
+    config = kept_config(where, allow_code=allow_code)
+    storage = load_kept(where, config)
+    plan = plan_of(config, allow_code=allow_code)
+    check_same(plan, storage, where)
+    return plan, storage, where
+
+
+def plan_of(config: StudyConfig, *, allow_code: bool) -> StudyPlan:
+    """A study worked out without fetching data that are not there, unless allowed; see `plan.make_plan`."""
+    return make_plan(config) if allow_code else replace(make_plan(without_fetching(config)), config=config)
