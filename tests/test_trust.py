@@ -12,7 +12,9 @@ from planted_exports import Keeping, without_onnx
 from planted_findings import make_findings, make_plan
 
 from search import configfile, load_model, load_study, study
+from search.annotations import Moment
 from search.config import StudyConfig
+from search.dashboard.live import Painter
 from search.dataconfig import DataConfig
 from search.errors import ConfigError, StorageError
 from search.export import export_best
@@ -88,6 +90,20 @@ def test_the_dashboards_pictures_are_made_without_it(trap, tmp_path, values):
     assert ended.returncode == 1
     assert "--allow-code" in ended.stderr
     assert not trap.exists()
+
+
+def test_files_of_the_current_folder_are_no_modules_of_the_dashboard(tmp_path, monkeypatch):
+    where = stranger(tmp_path / "s")
+    marker = where / "sprung"
+    (where / "json.py").write_text(f"from pathlib import Path\nPath({str(marker)!r}).touch()\n")
+    monkeypatch.chdir(where)
+    painter = Painter(where)
+    painter.paint(Moment("search", 0, True))
+    painter._process.wait(120)
+    painter.end()
+    assert not marker.exists()
+    subprocess.run([sys.executable, "-c", "import json"], check=True)  # which has the folder before all others
+    assert marker.exists()
 
 
 @pytest.mark.parametrize("values", [NETWORK, DATA])
