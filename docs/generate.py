@@ -16,6 +16,7 @@ import typer
 from search import cli, configfile
 from search.configfile import Schema
 from search.plainyaml import flow
+from search.section import OPERATIONAL
 
 _CONFIGURATION = """\
 # Configuration
@@ -28,8 +29,9 @@ On the command line `--set` changes one value, list entries by their number from
 
     --set confirm.margin=0.01 --set filters.stages.0.high=32
 
-All keys decide results and are fixed once a study has begun, but for those under [compute](#compute). Ranges of
-numbers include their ends unless they say above or below.
+Keys decide results and are fixed once a study has begun, but for those under [compute](#compute) and those marked as
+operational: where the data lie, for instance, may differ from machine to machine. Ranges of numbers include their ends
+unless they say above or below.
 """
 _COMMANDS = """\
 # Commands
@@ -90,7 +92,10 @@ def _key(path: str, field: Schema, root: Schema) -> Iterator[str]:
 
 def _facts(field: Schema, root: Schema) -> Iterator[str]:
     yield f"- Allowed: {_escaped(configfile.allowed(field, root))}"
-    yield f"- Default: `{flow(field['default'])}`\n"
+    yield f"- Default: `{flow(field['default'])}`"
+    if OPERATIONAL in field:
+        yield "- Operational: may differ on a resume"
+    yield ""
 
 
 def _parts(field: Schema, root: Schema) -> dict[str, Schema]:

@@ -71,8 +71,8 @@ class Case:
 
 
 def store_cases(storage: Storage, cases: Sequence[Case]) -> None:
-    """Fix the cases for the study's life."""
-    storage.confirm.set_user_attr("cases", [case.to_json() for case in cases])
+    """Fix the cases for the study's life, unless another supervisor was faster."""
+    storage.set_once("confirm", "cases", [case.to_json() for case in cases])
 
 
 def stored_cases(storage: Storage) -> list[Case] | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.errors import ConfigError, FilterSearchError
+from search.printable import printable
 
 if TYPE_CHECKING:
     from search.config import DeviceName
@@ -76,8 +77,6 @@ def main() -> None:
             traceback.print_exc()
         known = isinstance(error, FilterSearchError)
         said = str(error) if known else f"unexpected {type(error).__name__}: {error}; --debug shows the traceback"
-        from search.printable import printable
-
         typer.echo(f"filter-search: {printable(said)}", err=True)
         sys.exit(error.exit_code if isinstance(error, FilterSearchError) else 1)
 
@@ -193,20 +192,32 @@ def run(
         display.show_next(where, trained=settings.table is None)
 
 
-@app.command(hidden=True)
-def worker(study: StudyName, allow_code: Trusted = False) -> None:
-    """Join a study and carry out its jobs.
+@app.command()
+def worker(
+    study: StudyName,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes.", show_default=False)] = None,
+    overrides: Overrides = None,
+    allow_code: Trusted = False,
+) -> None:
+    """Join a study from this machine and carry out its jobs until it is done; any number may.
 
-    Example: filter-search worker studies/digits
+    Example: filter-search worker studies/digits --workers 2
     """
+    from search import configfile, display
+    from search.check import count_workers
+    from search.livedisplay import live
+    from search.opening import plan_of
+    from search.run import join_study
     from search.trust import enter, kept_config
 
     where = enter(study)
-    kept_config(where, allow_code=allow_code)  # before anything is loaded that could import what it names
-
-    from search.worker import work_in
-
-    work_in(where)
+    given = [f"compute.workers={workers}"] * (workers is not None)
+    kept = kept_config(where, allow_code=allow_code)
+    settings = configfile.override(kept, [*(overrides or ()), *given], _device_memory)
+    plan = plan_of(settings, allow_code=allow_code)
+    with live(settings, quiet=False) as show:
+        counts = join_study(plan, where, workers=count_workers(settings), show=show)
+    display.show_missing(counts)
 
 
 @app.command()
@@ -218,15 +229,11 @@ def status(
 
     Example: filter-search status studies/digits
     """
-    from search import configfile, display, progress
+    from search import display, progress
     from search.cases import standings, stored_explorations
-    from search.trust import enter
-    from search.wellformed import load_kept
+    from search.wellformed import look_at
 
-    where = enter(study)
-    config = configfile.read(where / "config.yaml")
-    storage = load_kept(where, config)
-    configfile.refuse_another(storage.search.user_attrs["config"], config, where)
+    config, storage, where = look_at(study)
     if as_json:
         typer.echo(progress.counts_json(storage, config), nl=False)
     else:

@@ -1,14 +1,14 @@
 """The typed configuration: one frozen value a whole study runs from.
 
-Owns fields, ranges and the checks that need no network. Reading files is the business of `configfile`. A field is
-either semantic (it decides results; a resume must not change it) or operational: all under `compute`.
+Owns fields, ranges and the checks that need no network. Reading files is the business of `configfile`, and what is
+semantic, so that a resume must not change it, that of `section`.
 """
 
 import hashlib
 import json
 import re
 from operator import attrgetter
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
@@ -16,7 +16,7 @@ from search.cost import Budget
 from search.dataconfig import DataConfig
 from search.networkconfig import NetworkConfig
 from search.rules import Rule
-from search.section import Positive, Section
+from search.section import Positive, Role, Section
 from search.tableconfig import TableConfig
 from search.trainingconfig import TrainingConfig
 
@@ -52,6 +52,8 @@ WorkerCount = Annotated[int, Field(ge=1, le=1024)]
 class StageConfig(Section):
     """The range of one stage's filters."""
 
+    role: ClassVar[Role] = "semantic"
+
     low: Positive = Field(2, description="Fewest filters.")
     high: Positive | Literal["combinations"] = Field(
         64,
@@ -62,6 +64,8 @@ class StageConfig(Section):
 
 class FiltersConfig(Section):
     """The space: one range per stage."""
+
+    role: ClassVar[Role] = "semantic"
 
     multiple: Positive = Field(1, le=1024, description="Filters come in multiples of this.")
     stages: tuple[StageConfig, ...] = Field(
@@ -111,6 +115,8 @@ class FiltersConfig(Section):
 class RulesConfig(Section):
     """Which rules are judged, and which compete with them."""
 
+    role: ClassVar[Role] = "semantic"
+
     judged: tuple[RuleText, ...] = Field(
         (Rule("doubling"),), min_length=1, description="Rules that get a verdict under every budget."
     )
@@ -125,6 +131,8 @@ class RulesConfig(Section):
 
 class SearchConfig(Section):
     """How many candidates are tried, how they are proposed and what a trial's value is."""
+
+    role: ClassVar[Role] = "semantic"
 
     objective: Literal["constrained", "weighted", "pareto"] = Field(
         "constrained",
@@ -148,6 +156,8 @@ class SearchConfig(Section):
 
 class ConfirmConfig(Section):
     """How the verdict is reached; fixed before the first run."""
+
+    role: ClassVar[Role] = "semantic"
 
     margin: float = Field(0.005, gt=0, lt=0.5, description="Regret (a fraction) one is willing to call nothing.")
     confidence: float = Field(
@@ -187,6 +197,8 @@ class ConfirmConfig(Section):
 class SoundnessConfig(Section):
     """Whether a verdict is an artefact of the recipe or of brief training, asked once the verdicts are there."""
 
+    role: ClassVar[Role] = "semantic"
+
     learning_rate_runs: int = Field(
         16,
         ge=0,
@@ -215,7 +227,9 @@ class SoundnessConfig(Section):
 
 
 class ComputeConfig(Section):
-    """Operational: may change between a run and its resume."""
+    """What may change between a run and its resume, and from machine to machine."""
+
+    role: ClassVar[Role] = "operational"
 
     workers: WorkerCount | Literal["auto"] = Field(
         "auto", description="Local processes; auto: one per core on a CPU, one on a GPU."
@@ -226,10 +240,47 @@ class ComputeConfig(Section):
     max_wall_hours: float | None = Field(
         None, gt=0, description="Stop cleanly after so long, and --resume goes on; null: no limit."
     )
+    max_gpu_hours: float | None = Field(
+        None,
+        gt=0,
+        description="Stop cleanly once all runs of the study, on whichever machine, have trained for so long together "
+        "(on a CPU that counts too), and --resume with more goes on; null: no limit.",
+    )
+    max_job_minutes: float | None = Field(
+        None,
+        gt=0,
+        description="What takes longer is killed and tried again, at most three times; null: no limit. One job is a "
+        "trial, or several confirmation runs of one schedule.",
+    )
+    lease_seconds: float = Field(
+        30.0,
+        ge=1,
+        le=86_400,
+        description="How long whoever tends workers may be silent before others take over what these were doing.",
+    )
+    gpus_per_worker: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of a GPU that a worker started by Ray asks for; not for device cpu.",
+    )
+    ray_address: str | None = Field(
+        None,
+        description="The Ray cluster that workers start on, such as ray://head:10001; null: the one this machine is "
+        "in.",
+    )
+
+    @model_validator(mode="after")
+    def _refuse_a_share_of_no_gpu(self) -> Self:
+        if self.device == "cpu":
+            self.refuse_unread(("gpus_per_worker",), "is for a GPU, and device is cpu")
+        return self
 
 
 class StudyConfig(Section):
     """Everything a study runs from."""
+
+    role: ClassVar[Role] = "semantic"
 
     name: str = Field(
         "digits", description="The study's name, and its folder below studies/ unless --out says otherwise."
@@ -283,11 +334,9 @@ class StudyConfig(Section):
                 raise ValueError(msg)
         return self
 
-    def semantic(self) -> dict[str, Any]:
-        """The part that decides results: all but `compute`, as plain values."""
-        return self.model_dump(mode="json", exclude={"compute"})
-
     def fingerprint(self) -> str:
         """SHA-256 of the semantic part."""
-        deciding = self.semantic() | {"training": self.training.deciding()}
+        deciding = self.semantic() | {"training": self.training.deciding(), "data": self.data.deciding()}
+        if self.table is not None:
+            deciding["table"] = self.table.deciding()
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()

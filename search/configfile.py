@@ -19,6 +19,7 @@ from search.errors import ConfigError
 from search.folder import write_whole
 from search.memoryshare import DeviceMemory, in_bytes
 from search.plainyaml import dump, flow, load
+from search.section import overlaid, semantic_part
 
 LARGEST_FILE = 256 * 1024
 _MOST_PROBLEMS = 5
@@ -97,9 +98,14 @@ def difference(kept: dict[str, Any], config: StudyConfig) -> list[str]:
         kept: What an earlier `StudyConfig.semantic` gave. Fields that came later count at their defaults.
         config: What to compare it with.
     """
-    with suppress(ValidationError):  # of a version whose fields were other ones
-        kept = StudyConfig.model_validate(kept).semantic()
-    return list(_differences("", kept, config.semantic()))
+    operational = StudyConfig.operational()
+    # What is here stands in for what a study does not keep, such as a source's path, where the two have one source.
+    here = config.model_dump(mode="json", include=operational, exclude_none=True)
+    for whole in (overlaid(kept, here), kept):
+        with suppress(ValidationError):  # else of a version whose fields were other ones
+            kept = StudyConfig.model_validate(whole).semantic()
+            break
+    return list(_differences("", semantic_part(kept, operational), config.semantic()))
 
 
 def refuse_another(made_by: dict[str, Any], config: StudyConfig, folder: Path) -> None:

@@ -13,9 +13,10 @@ from search.cases import Case, Challenger, Scores, judge, scores
 from search.config import ConfirmConfig
 from search.memorylimit import fits, fitting
 from search.plan import StudyPlan
+from search.queues import confirmation
 from search.rules import Fit
 from search.schedule import FilterSchedule
-from search.study import Storage, enqueue_confirmation
+from search.study import Queued, Storage
 from search.surrogate import Surrogate, recommend
 from search.verdict import next_case
 
@@ -115,32 +116,38 @@ def enqueue_next(storage: Storage, cases: Sequence[Case], plan: StudyPlan) -> in
     """Queue the runs of the next look that are not queued yet: of all open cases, or of one where runs are rationed.
 
     Returns:
-        How many jobs were queued; 0 when every case is closed or waits for jobs that were queued already, and when
-        the allowance is spent.
+        How many jobs there were, whoever queued them; 0 when every case is closed or waits for jobs that were queued
+        already, and when the allowance is spent.
     """
+    trials = storage.trials("confirm")
     queued: dict[FilterSchedule, int] = defaultdict(int)
-    for job in storage.trials("confirm"):
+    for job in trials:
         schedule = FilterSchedule.parse(job.user_attrs["schedule"])
         queued[schedule] = max(queued[schedule], job.user_attrs["first"] + job.user_attrs["count"])
-    found, confirm = scores(storage), plan.config.confirm
+    jobs = _next_jobs(cases, scores(storage), queued, plan)
+    storage.queue("confirm", jobs, len(trials))
+    return len(jobs)
+
+
+def _next_jobs(
+    cases: Sequence[Case], found: Scores, queued: Mapping[FilterSchedule, int], plan: StudyPlan
+) -> list[Queued]:
+    confirm = plan.config.confirm
     if confirm.allowance is None:
-        return _enqueue(storage, runs_needed(cases, found, confirm), queued, plan)
+        return _jobs(runs_needed(cases, found, confirm), queued, plan)
     left, waiting = confirm.allowance - sum(queued.values()), list(cases)
     while (turn := next_case([judge(case, found, confirm) for case in waiting], left)) is not None:
-        if jobs := _enqueue(storage, runs_needed([waiting.pop(turn)], found, confirm), queued, plan):
+        if jobs := _jobs(runs_needed([waiting.pop(turn)], found, confirm), queued, plan):
             return jobs
-    return 0
+    return []
 
 
-def _enqueue(
-    storage: Storage, needed: Mapping[FilterSchedule, int], queued: Mapping[FilterSchedule, int], plan: StudyPlan
-) -> int:
-    jobs = 0
+def _jobs(needed: Mapping[FilterSchedule, int], queued: Mapping[FilterSchedule, int], plan: StudyPlan) -> list[Queued]:
+    jobs = []
     for schedule, runs in needed.items():
         per_job = runs_per_job(plan, schedule)
-        for first in range(queued[schedule], runs, per_job):
-            enqueue_confirmation(storage, schedule, first, min(per_job, runs - first))
-            jobs += 1
+        for first in range(queued.get(schedule, 0), runs, per_job):
+            jobs.append(confirmation(str(schedule), first, min(per_job, runs - first)))
     return jobs
 
 

@@ -1,11 +1,11 @@
 """The configuration's section on images: where they come from, which are used, how they are split."""
 
 import json
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from search.section import Section
+from search.section import Operational, Role, Section
 
 ClassLabel = Annotated[int, Field(ge=0)]
 TorchvisionName = Literal[
@@ -44,6 +44,8 @@ TORCHVISION_NAMES: tuple[TorchvisionName, ...] = get_args(TorchvisionName)
 class DataConfig(Section):
     """Where images come from and how they are split."""
 
+    role: ClassVar[Role] = "semantic"
+
     source: Literal["digits", "combinations", "folder", "npz", "factory"] | TorchvisionName = Field(
         "digits",
         description="digits: the 1,797 8x8 images that scikit-learn ships; combinations: synthetic 12x12 images whose "
@@ -51,12 +53,14 @@ class DataConfig(Section):
         "test/ or not; npz: a NumPy file with x_train, y_train and, where there is one, x_test, y_test; factory: a "
         "function of yours; or one of torchvision's sets, such as FashionMNIST.",
     )
-    path: str | None = Field(
+    path: Annotated[str | None, Operational] = Field(
         None,
         description="The folder of source folder, the file of source npz, the root below which torchvision keeps its "
         "sets; from where the command runs.",
     )
-    download: bool = Field(False, description="Fetch a torchvision set that is not below path.")
+    download: Annotated[bool, Operational] = Field(
+        False, description="Fetch a torchvision set that is not below path."
+    )
     factory: str | None = Field(
         None,
         description="`package.module:function` of source factory; called without arguments, it returns what the file "
@@ -83,7 +87,7 @@ class DataConfig(Section):
         description="Classes to keep, by number; a list of several merges them into one. Images of classes not named "
         "are dropped; an empty list keeps all classes as they are.",
     )
-    groups: str | None = Field(
+    groups: Annotated[str | None, Operational] = Field(
         None,
         description="CSV file with columns image and group: images of one group, such as one patient's, stay in one "
         "split. An image is a path below the folder, else its number from 0, training images first. Training and "
@@ -157,6 +161,10 @@ class DataConfig(Section):
             )
             raise ValueError(msg)
         return self
+
+    def deciding(self) -> dict[str, Any]:
+        """Plain values for a fingerprint; where bytes lie was counted once, so that it has its default in them."""
+        return self.semantic() | {"path": None, "download": False, "groups": None}
 
     def class_groups(self) -> list[tuple[int, ...]]:
         """The classes of the data that make up each class of the study; empty where all stay as they are."""

@@ -5,13 +5,15 @@ Nothing is written before a study is known to be runnable; what others read is r
 
 import fcntl
 import json
+import math
 import os
 import platform
 import shlex
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 from search.errors import ConfigError, StorageError
 
 STUDIES = Path("studies")
+_MOMENT_SECONDS, _PATIENCE_SECONDS = 0.5, 10.0
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "optuna", "numpy", "scipy", "scikit-learn", "pydantic")
 
 
@@ -98,12 +101,42 @@ def make(folder: Path) -> None:
         raise StorageError(msg)
 
 
-@contextmanager
-def locked(folder: Path, patience_seconds: float = 10.0) -> Iterator[int]:
-    """Hold the study folder for one coordinator and the workers that inherit the lock.
+@dataclass(frozen=True)
+class Membership:
+    """A share in the running of a study from its folder.
 
-    The lock lasts until the last process holding it has gone, so after a coordinator was killed nobody takes the
-    study over while one of its workers still trains.
+    Attributes:
+        lock: Descriptor of the lock, for workers to inherit: it lasts until the last process that holds it has gone.
+        alone: Whether nobody else holds it, and nobody can until it is shared.
+    """
+
+    lock: int
+    alone: bool
+
+    def share(self) -> None:
+        """Let others in."""
+        fcntl.flock(self.lock, fcntl.LOCK_SH)
+
+
+@contextmanager
+def joined(folder: Path) -> Iterator[Membership]:
+    """Run the study of this folder, together with whoever does so already.
+
+    Raises:
+        ConfigError: A process runs it that needs it for itself.
+        StorageError: The lock cannot be written.
+    """
+    with _opened(folder / ".lock") as descriptor:
+        # A moment for what a killed coordinator leaves to end: only who is alone knows that nothing is running.
+        alone = _flocked(descriptor, fcntl.LOCK_EX, _MOMENT_SECONDS)
+        if not alone and not _flocked(descriptor, fcntl.LOCK_SH, _PATIENCE_SECONDS):
+            raise ConfigError(_taken(folder))
+        yield Membership(descriptor, alone)
+
+
+@contextmanager
+def locked(folder: Path, name: str = ".lock", patience_seconds: float = _PATIENCE_SECONDS) -> Iterator[int]:
+    """Hold the study folder for this process, and the workers that inherit the lock, alone.
 
     Yields:
         The lock's file descriptor, for workers to inherit.
@@ -112,25 +145,45 @@ def locked(folder: Path, patience_seconds: float = 10.0) -> Iterator[int]:
         ConfigError: Another process runs the study.
         StorageError: The lock cannot be written.
     """
+    with _opened(folder / name) as descriptor:
+        if not _flocked(descriptor, fcntl.LOCK_EX, patience_seconds):
+            raise ConfigError(_taken(folder))
+        yield descriptor
+
+
+def writing(folder: Path) -> AbstractContextManager[int]:
+    """Hold what is written about a study, for as long as it takes to write it."""
+    return locked(folder, ".writing.lock", math.inf)
+
+
+@contextmanager
+def _opened(lock: Path) -> Iterator[int]:
     try:
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        msg = f"study folder {folder} is not writable ({error.strerror}); give another with --out"
+        msg = f"study folder {lock.parent} is not writable ({error.strerror}); give another with --out"
         raise StorageError(msg) from None
-    deadline = time.monotonic() + patience_seconds
     try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    msg = f"study {folder} is being run by another process; wait for it or stop it first"
-                    raise ConfigError(msg) from None
-                time.sleep(0.1)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _flocked(descriptor: int, how: int, patience_seconds: float) -> bool:
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        else:
+            return True
+
+
+def _taken(folder: Path) -> str:
+    return f"study {folder} is being run by another process; wait for it or stop it first"
 
 
 def is_running(folder: Path) -> bool:

@@ -50,7 +50,7 @@ def open_table(config: StudyConfig, table: TableConfig, space: Space) -> tuple[T
             f"{LARGEST_ENUMERATION:,}; narrow filters.stages"
         )
         raise ConfigError(msg)
-    return TableEvaluator(truth, _draw(config, table)), cost_model
+    return TableEvaluator(truth, _draw(config, table), table.seconds_per_run), cost_model
 
 
 def _family(config: StudyConfig, images: ImagesConfig, space: Space) -> CostModel:

@@ -21,9 +21,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from optuna.trial import TrialState
+
+from search.config import StudyConfig
 from search.errors import FilterSearchError
 from search.lifeline import MESSAGE, Event
-from search.study import PURPOSES, Storage
+from search.study import PURPOSES, Storage, supervisor_of
 
 POLL_SECONDS = 0.1
 """How often a coordinator asks whether it is to stop."""
@@ -70,17 +73,19 @@ class _Worker:
         log: What it says.
         pid: Its process, once it has started.
         status: How it ended, as `subprocess` has it; None until then.
+        killed_for: Why it was killed, if it was.
     """
 
     log: IO[bytes]
     pid: int | None = None
     status: int | None = None
+    killed_for: str | None = None
 
     def obituary(self) -> str:
         """How it ended and what it said last, of one that has ended; its log is closed."""
         assert self.status is not None
         with self.log:
-            return f"{_how_it_ended(self.status)}\n{_tail(self.log)}"
+            return f"{self.killed_for or _how_it_ended(self.status)}\n{_tail(self.log)}"
 
 
 class LocalWorkers:
@@ -90,13 +95,16 @@ class LocalWorkers:
 
     Args:
         folder: The study folder.
+        config: What the workers run from.
         count: How many.
         lock: Descriptor of the study's lock, which every worker inherits.
     """
 
-    def __init__(self, folder: Path, count: int, lock: int) -> None:
+    def __init__(self, folder: Path, config: StudyConfig, count: int, lock: int) -> None:
         self._folder = folder
+        self._config = config
         self._lock = lock
+        self._watch = JobWatch(config.compute.max_job_minutes)
         self._deaths_at_start = 0
         self._count = count
         self._workers: list[_Worker] = []
@@ -118,8 +126,13 @@ class LocalWorkers:
             FilterSearchError: Workers keep dying before they claim anything; with what they said last.
         """
         if not self._workers:
-            self._workers = [self._start() for _ in range(self._count)]
+            self._workers = [self._start(storage.supervisor) for _ in range(self._count)]
         self._hear()
+        for late, why in self._watch.overdue(storage):
+            for worker in self._workers:
+                if worker.pid == late and worker.status is None:
+                    worker.killed_for = why
+                    _kill_group(late)
         ended = [slot for slot, worker in enumerate(self._workers) if worker.status is not None]
         if not ended:
             return
@@ -127,14 +140,16 @@ class LocalWorkers:
         for slot in ended:
             detail = self._workers[slot].obituary()
             if (pid := self._workers[slot].pid) is not None:
-                released += sum(storage.release(purpose, pid, detail) for purpose in PURPOSES)
+                _kill_group(pid)  # what it started itself
+                own = f"{storage.supervisor}/{pid}"
+                released += sum(storage.release(purpose, own.__eq__, detail) for purpose in PURPOSES)
         # together, since one cause may end them all
         self._deaths_at_start = 0 if released else self._deaths_at_start + 1
         if self._deaths_at_start >= _MOST_DEATHS_AT_START:
             msg = f"workers end before they start any work; the last one said:\n{detail}"
             raise FilterSearchError(msg)
         for slot in ended:
-            self._workers[slot] = self._start()
+            self._workers[slot] = self._start(storage.supervisor)
 
     def drain(self) -> None:
         """Ask every worker to end after the job it carries out."""
@@ -146,8 +161,7 @@ class LocalWorkers:
         self._hear()
         for worker in self._workers:
             if worker.pid is not None and worker.status is None:
-                with suppress(ProcessLookupError):
-                    os.kill(worker.pid, signal.SIGKILL)
+                _kill_group(worker.pid)
         if self._template:
             self._template.process.kill()  # with which whatever it is forking ends
 
@@ -162,8 +176,8 @@ class LocalWorkers:
         for worker in self._workers:
             worker.log.close()
 
-    def _start(self) -> _Worker:
-        self._template = self._template or _Template.start(self._folder, self._lock)
+    def _start(self, supervisor: str) -> _Worker:
+        self._template = self._template or _Template.start(self._folder, self._config, self._lock, supervisor)
         worker = _Worker(tempfile.TemporaryFile())  # noqa: SIM115 # closed when the worker has been waited for
         self._template.ask(worker.log)
         return worker
@@ -184,6 +198,35 @@ class LocalWorkers:
                     worker.log, worker.status = io.BytesIO(said), status
 
 
+class JobWatch:
+    """For how long a supervisor's workers have been at their jobs, by this process's own clock.
+
+    Args:
+        max_minutes: How long a job may take; None for as long as it likes.
+    """
+
+    def __init__(self, max_minutes: float | None) -> None:
+        self._max_minutes = max_minutes
+        self._look_seconds = 0.0 if max_minutes is None else min(60 * max_minutes / 10, 5.0)
+        self._looked = -math.inf
+        self._since: dict[tuple[int, int], float] = {}
+
+    def overdue(self, storage: Storage) -> list[tuple[int, str]]:
+        """The processes of a supervisor's workers that are at a job for too long, and why that is; looks seldom."""
+        now = time.monotonic()
+        if self._max_minutes is None or now < self._looked + self._look_seconds:
+            return []
+        self._looked, before, self._since, late = now, self._since, {}, []
+        for job in (job for purpose in PURPOSES for job in storage.trials(purpose, TrialState.RUNNING)):
+            key = job._trial_id, job.user_attrs["attempts"]
+            self._since[key] = before.get(key, now)
+            owner = job.user_attrs["owner"]
+            if supervisor_of(owner) == storage.supervisor and now - self._since[key] > 60 * self._max_minutes:
+                why = f"the job took longer than compute.max_job_minutes, {self._max_minutes:g}, and was ended"
+                late.append((int(owner.rpartition("/")[2]), why))
+        return late
+
+
 @dataclass(frozen=True)
 class _Template:
     """A process of `search.template`, as its coordinator sees it.
@@ -199,13 +242,15 @@ class _Template:
     log: IO[bytes]
 
     @classmethod
-    def start(cls, folder: Path, lock: int) -> Self:
+    def start(cls, folder: Path, config: StudyConfig, lock: int, supervisor: str) -> Self:
         ours, theirs = socket.socketpair()
         log = tempfile.TemporaryFile()  # noqa: SIM115 # closed with the last worker
-        with theirs:
+        with theirs, tempfile.TemporaryFile() as given:
+            given.write(config.model_dump_json().encode())
+            given.seek(0)
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "search.template", str(folder), str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-P", "-m", "search.template", str(folder), supervisor, str(theirs.fileno())],
+                stdin=given,
                 stdout=log,
                 stderr=log,
                 pass_fds=(lock, theirs.fileno()),
@@ -233,6 +278,12 @@ class _Template:
         self.line.close()
         with self.log:
             return self.process.wait(), _tail(self.log).encode()
+
+
+def _kill_group(process: int) -> None:
+    """End a worker and all it started."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process, signal.SIGKILL)
 
 
 def _how_it_ended(status: int) -> str:

@@ -1,10 +1,10 @@
 """The configuration's section on the network family whose stages get their filters from the schedule."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from search.section import Positive, Section
+from search.section import Positive, Role, Section
 
 Family = Literal["plain", "residual", "bottleneck", "regnet", "inverted", "factory"]
 Blocks = Annotated[int, Field(ge=1, le=64)]
@@ -12,6 +12,8 @@ Blocks = Annotated[int, Field(ge=1, le=64)]
 
 class NetworkConfig(Section):
     """The network family whose stages get their filters from the schedule."""
+
+    role: ClassVar[Role] = "semantic"
 
     family: Family = Field(
         "plain",

@@ -4,10 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from search.config import StudyConfig
+from search.errors import DataError
 from search.plan import StudyPlan, make_plan
 from search.run import check_same
 from search.study import Storage
-from search.trust import enter, kept_config, without_fetching
+from search.trust import PERMISSION, enter, kept_config, without_fetching
 from search.wellformed import load_kept
 
 
@@ -32,5 +33,15 @@ def open_study(study: str, *, allow_code: bool) -> tuple[StudyPlan, Storage, Pat
 
 
 def plan_of(config: StudyConfig, *, allow_code: bool) -> StudyPlan:
-    """A study worked out without fetching data that are not there, unless allowed; see `plan.make_plan`."""
-    return make_plan(config) if allow_code else replace(make_plan(without_fetching(config)), config=config)
+    """A study worked out without fetching data that are not there, unless allowed; see `plan.make_plan`.
+
+    Raises:
+        DataError: They are not there, and it is to be allowed.
+    """
+    if allow_code or not config.data.download:
+        return make_plan(config)
+    try:
+        return replace(make_plan(without_fetching(config)), config=config)
+    except DataError as error:
+        msg = f"{error}; a study folder's own data.download is not followed unless you add {PERMISSION}"
+        raise DataError(msg) from None

@@ -18,12 +18,13 @@ from search.errors import ConfigError
 from search.known import open_table
 from search.objective import Objective
 from search.pricing import fit_cost_model
+from search.queues import Proposal
 from search.rules import Fit, Rule, fit
 from search.schedule import FilterSchedule
 from search.sources import load
 from search.space import Space, no_schedule_message
 from search.splits import Splits
-from search.study import Proposal, Purpose, run_seeds
+from search.study import Purpose, run_seeds
 from search.table import Columns, TableEvaluator
 
 

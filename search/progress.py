@@ -13,7 +13,8 @@ from search.cases import Standing, standings
 from search.config import StudyConfig
 from search.cost import Budget
 from search.folder import is_running, json_text, resume_command
-from search.study import PURPOSES, Purpose, Storage, accuracy_of, costs_of, is_finished, is_given_up, jobs
+from search.queues import jobs
+from search.study import PURPOSES, Purpose, Storage, accuracy_of, costs_of, is_finished, is_given_up
 
 _DONE = "done"
 _ENDS, _LEAST_GAPS = 32, 3  # the last ends a pace is told from, and the fewest gaps between them

@@ -15,17 +15,18 @@ from search.alignment import Alignment
 from search.findings import Confirmed, Finding, Findings
 from search.folder import write_json, write_whole
 from search.growth import BestRatio
+from search.machine import MACHINE
 from search.soundness import FidelityCheck, Sensitivity
 from search.study import PURPOSES, Storage, accuracy_of, costs_of
 from search.verdict import Comparison, Interval
 
 TRIAL_COLUMNS = (
     "number", "state", "origin", "schedule", "accuracy", "accuracy_se", "params", "macs", "activations",
-    "memory_bytes", "wall_seconds", "budget", "value", "runs", "reason",
+    "memory_bytes", "wall_seconds", "budget", "value", "runs", "reason", "machine",
 )  # fmt: skip
 RUN_COLUMNS = (
     "purpose", "number", "schedule", "seed", "split", "accuracy", "loss", "wall_seconds", "epochs", "peak_bytes",
-    "reason", "learning_rate_factor", "replicas", "peak_reserved_bytes",
+    "reason", "learning_rate_factor", "replicas", "peak_reserved_bytes", "machine",
 )  # fmt: skip
 
 _OPENS_FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -64,6 +65,7 @@ def _trial_row(trial: FrozenTrial) -> dict[str, Any]:
         "value": _value(trial),
         "runs": len(runs),
         "reason": trial.user_attrs.get("reason"),
+        "machine": trial.user_attrs.get(MACHINE),
     }
     if "costs" in trial.user_attrs:
         costs = costs_of(trial)
@@ -95,6 +97,7 @@ def run_rows(storage: Storage) -> Iterable[dict[str, Any]]:
                 "schedule": attrs.get("schedule"),
                 "split": splits.get(purpose) or attrs["split"],
                 "learning_rate_factor": attrs.get("learning_rate_factor", 1.0),
+                "machine": attrs.get(MACHINE),
             }
             for run in attrs.get("runs", []) if trial.state.is_finished() else []:
                 yield about | {key: run[key] for key in run if key in RUN_COLUMNS}

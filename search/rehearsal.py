@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from search import study
+from search import queues, study
 from search.cases import Case, Scores, judge, scores, store_cases
 from search.confirm import choose_cases, enqueue_next, fit_surrogate
 from search.cost import Budget
@@ -106,7 +106,7 @@ def conduct(plan: StudyPlan) -> tuple[Storage, list[Case], Surrogate | None]:
     config, evaluate = plan.config, make_evaluator(plan)
     sampler = make_sampler(config.search, plan.space, plan.cost_model, config.seed)
     storage = study.create_in_memory(config, plan.objective.directions, sampler)
-    study.enqueue_missing(storage, plan.proposals())
+    queues.enqueue_missing(storage, plan.proposals())
     _carry_out_all(plan, evaluate, storage)
     surrogate = fit_surrogate(storage, config.seed)
     cases = choose_cases(plan, surrogate)

@@ -25,6 +25,7 @@ from search.findings import Confirmed, Finding, Findings, by_budget
 from search.folder import make, write_whole
 from search.growth import BestRatio
 from search.laywording import how_sure, plain_answer, use_sentence
+from search.machinewording import changes
 from search.memorytable import memory_table
 from search.pages import fill
 from search.pictures import Picture, pictures
@@ -177,6 +178,7 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
         "data_text": None if findings.plan.config.table else _data_text(findings),
         "progress": progress(storage),
         "environment": environment_of(folder),
+        "changes": changes(storage),
         "network": network_text(findings.plan.config.network, findings.plan.space.stages),
         "table": table_text(findings.plan.config.table) if findings.plan.config.table else None,
         "words": wording,

@@ -1,48 +1,38 @@
 """The main job: search, confirmation and verdict of one study, from its folder's creation to its last file.
 
-Coordinates only: queues work, tends the workers, and stops cleanly. What is trained is in the storage, what follows
-from it in `findings`.
+What is trained is in the storage, what follows from it in `findings`; here both meet the study folder.
 """
 
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Protocol
 
 import torch
-from optuna.trial import TrialState
 
-from search import configfile, folder, fusing, leaderboard, study
+from search import configfile, database, folder, fusing, leaderboard, machine, queues, study
 from search.annotations import annotate
 from search.cases import (
-    Case,
     Exploration,
     Standing,
     standings,
-    store_cases,
     store_exploration,
     stored_cases,
     stored_explorations,
 )
-from search.confirm import choose_cases, enqueue_next, fit_surrogate
+from search.confirm import choose_cases, fit_surrogate
+from search.coordinate import Launch, stopping
 from search.data import ImageData
-from search.errors import ConfigError, InterruptedStudyError, NoTrialError, StorageError
+from search.errors import ConfigError, StorageError
 from search.exact import exact_findings, exact_standings
 from search.export import export_best, is_exported
 from search.findings import Findings, conclude
-from search.launch import POLL_SECONDS, LocalWorkers, Pace
+from search.launch import LocalWorkers
+from search.leases import Leases
 from search.memorylimit import memory_limit
 from search.plan import StudyPlan
 from search.progress import Progress, mark_done, progress
 from search.records import write_records, write_verdict
 from search.report import write_report
-from search.soundness import probes
 from search.study import Storage
 from search.training import device_name
 from search.worker import make_evaluator
@@ -65,43 +55,6 @@ class Ended:
     standings: list[Standing]
     progress: Progress
     stopped: bool
-
-
-class Stop:
-    """What asks a launch to stop early: a signal or its deadline.
-
-    Args:
-        max_wall_hours: When the time is up, from now; None for never.
-    """
-
-    def __init__(self, max_wall_hours: float | None) -> None:
-        self.signal: int | None = None
-        self.signals = 0
-        self.heeded = False
-        self._deadline = None if max_wall_hours is None else time.monotonic() + max_wall_hours * 3600
-
-    def catch(self, number: int, frame: FrameType | None) -> None:
-        """Note a signal and say so; after a second one the next ends the process as it would any other."""
-        self.signal, self.signals = number, self.signals + 1
-        if self.signals == 1:
-            sys.stderr.write("\nfilter-search: stopping after the jobs at hand; once more ends them at once\n")
-        else:
-            signal.signal(number, signal.SIG_DFL)
-
-    def end(self) -> None:
-        """Turn a signal that came into the error the command ends with.
-
-        Raises:
-            InterruptedStudyError: One came.
-        """
-        if self.signal is not None:
-            msg = "stopped; everything finished is kept, the same command with --resume goes on"
-            raise InterruptedStudyError(msg, self.signal)
-
-    def due(self) -> bool:
-        """Whether to stop now; noted as heeded."""
-        self.heeded = self.signal is not None or (self._deadline is not None and time.monotonic() > self._deadline)
-        return self.heeded
 
 
 def run_study(
@@ -131,33 +84,34 @@ def run_study(
     """
     _check_startable(plan, where, resume)  # before anything is written
     folder.make(where)
-    limit = plan.config.compute.max_wall_hours
-    with folder.locked(where) as lock, _stopping(limit) as stop, study.guarded(where):
-        _check_startable(plan, where, resume)  # again: another launcher may have been here before the lock was ours
+    with stopping(plan.config.compute) as stop, database.guarded(where), folder.joined(where) as membership:
+        _check_startable(plan, where, resume)  # again: another launch may have been here before the lock was ours
         storage = _open(plan, where)
-        if not (where / "environment.json").exists():
-            written = folder.environment(command, plan.config.seed, workers, device_name(plan.config.compute.device))
-            notes = plan.source.notes if isinstance(plan.source, ImageData) else ()
-            folder.write_json(where / "environment.json", written | {"data_notes": list(notes)})
-        configfile.write(plan.config, where / "config.yaml")
+        leases = Leases(storage, where, plan.config.compute.lease_seconds)
+        if membership.alone:
+            leases.release_of_here()
+        membership.share()
+        _write_head(plan, where, workers, command)
         before = progress(storage)
         if plan.exhaustive:
             mark_done(storage)
         else:
-            with storage.written_fast(), LocalWorkers(where, workers, lock) as local:
+            local = LocalWorkers(where, plan.config, workers, membership.lock)
+            with leases, storage.written_fast(), local:
                 try:
-                    Launch(plan, storage, local, stop, show).carry_out()
+                    Launch(plan, storage, local, stop, show, leases).carry_out()
                 finally:
                     write_records(where, storage)
-                    folder.note_environment(where, fusing.decided(storage))
+                    folder.note_environment(where, fusing.decided(storage) | machine.noted(storage))
         if stop.signals > 1:
             stop.end()
-        findings = write_outcome(plan, storage, where)
-        complete = findings and progress(storage) == before and is_exported(findings, where)
-        if findings and not complete and plan.config.table is None:  # which has no weights
-            torch.set_num_threads(1)  # as in a worker: on networks this small a second thread costs time
-            export_best(plan, findings, where, make_evaluator(plan), interrupted=lambda: stop.signal is not None)
-            write_report(where, findings, storage)  # again: it shows what the export saw
+        with folder.writing(where):
+            findings = write_outcome(plan, storage, where)
+            complete = findings and progress(storage) == before and is_exported(findings, where)
+            if findings and not complete and plan.config.table is None:  # which has no weights
+                torch.set_num_threads(1)  # as in a worker: on networks this small a second thread costs time
+                export_best(plan, findings, where, make_evaluator(plan), interrupted=lambda: stop.signal is not None)
+                write_report(where, findings, storage)  # again: it shows what the export saw
         if findings and plan.exhaustive:
             standing = exact_standings(findings)
         else:
@@ -187,7 +141,7 @@ def explore(
         StorageError: The folder or the study in it cannot be used.
         InterruptedStudyError: A signal stopped it; asking again goes on.
     """
-    with folder.locked(where) as lock, _stopping(plan.config.compute.max_wall_hours) as stop, study.guarded(where):
+    with stopping(plan.config.compute) as stop, database.guarded(where), folder.locked(where) as lock:
         storage = study.load(where, plan.config.name)
         planned = stored_cases(storage)
         if planned is None:
@@ -199,14 +153,18 @@ def explore(
         exploration = Exploration(terms.config.confirm, cases)
         if exploration not in stored_explorations(storage):
             store_exploration(storage, exploration)
-        study.enqueue_given_up(storage)
-        with storage.written_fast(), LocalWorkers(where, workers, lock) as local:
-            launch = Launch(terms, storage, local, stop, show)
+        queues.enqueue_given_up(storage)
+        leases = Leases(storage, where, plan.config.compute.lease_seconds)
+        leases.release_of_here()
+        local = LocalWorkers(where, plan.config, workers, lock)
+        with leases, storage.written_fast(), local:
+            launch = Launch(terms, storage, local, stop, show, leases)
             try:
                 launch.confirm_all(cases)
             finally:
                 launch.drain()
-        write_outcome(plan, storage, where)
+        with folder.writing(where):
+            write_outcome(plan, storage, where)
         standing = standings(storage, exploration.confirm, cases)
     stop.end()
     return standing
@@ -226,7 +184,7 @@ def write_outcome(plan: StudyPlan, storage: Storage, where: Path) -> Findings | 
     leaderboard.write(where, findings, storage)
     write_report(where, findings, storage)
     try:
-        with study.guarded(where):
+        with database.guarded(where):
             annotate(storage, findings)
     except StorageError as error:
         if not _is_read_only(error):  # else the report is all there can be
@@ -244,21 +202,9 @@ def _is_read_only(error: StorageError) -> bool:
     return False
 
 
-@contextmanager
-def _stopping(max_wall_hours: float | None) -> Iterator[Stop]:
-    stop = Stop(max_wall_hours)
-    own = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, stop.catch) for number in own}  # which no other thread may set
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _check_startable(plan: StudyPlan, where: Path, resume: bool) -> None:
     folder.check_startable(where, resume)
-    if (where / "study.db").exists():
+    if study.exists(where, plan.config.name):
         check_same(plan, study.load(where, plan.config.name), where)
 
 
@@ -279,119 +225,51 @@ def check_same(plan: StudyPlan, storage: Storage, where: Path) -> None:
 
 
 def _open(plan: StudyPlan, where: Path) -> Storage:
-    """The study's storage, its trials all queued, nothing running; made where there is none."""
-    if (where / "study.db").exists():
+    """The study's storage, its trials all queued; made where there is none."""
+    if study.exists(where, plan.config.name):
         storage = study.load(where, plan.config.name)
     else:
         storage = study.create(where, plan.config, plan.objective.directions, plan.source.fingerprint)
-    for purpose in study.PURPOSES:
-        storage.release(purpose, None, "interrupted")
-    study.enqueue_missing(storage, plan.proposals())
-    study.enqueue_given_up(storage)
+        check_same(plan, storage, where)  # another launch may have been faster
+    queues.enqueue_missing(storage, plan.proposals())
+    queues.enqueue_given_up(storage)
     return storage
 
 
-class Workers(Protocol):
-    """Whoever carries out queued jobs."""
-
-    def tend(self, storage: Storage) -> None:
-        """Look after them; called a few times a second while jobs are queued."""
-
-    def drain(self) -> None:
-        """Ask them to end after the job at hand."""
-
-    def kill(self) -> None:
-        """End them at once."""
-
-    def running(self) -> bool:
-        """Whether any has not ended."""
+def _write_head(plan: StudyPlan, where: Path, workers: int, command: Sequence[str]) -> None:
+    """Write what is known of a study before it runs."""
+    if not (where / "environment.json").exists():
+        written = folder.environment(command, plan.config.seed, workers, device_name(plan.config.compute.device))
+        notes = plan.source.notes if isinstance(plan.source, ImageData) else ()
+        folder.write_json(where / "environment.json", written | {"data_notes": list(notes)})
+    configfile.write(plan.config, where / "config.yaml")
 
 
-@dataclass(frozen=True)
-class Launch:
-    """One launch of a study: its queue, its workers and what may stop it."""
+def join_study(plan: StudyPlan, where: Path, *, workers: int, show: Callable[[Storage], None]) -> Progress:
+    """Carry out jobs of a study that another launch began, on this machine, until it is done; writes no files.
 
-    plan: StudyPlan
-    storage: Storage
-    workers: Workers
-    stop: Stop
-    show: Callable[[Storage], None]
-    pace: Pace = field(default_factory=Pace)
+    Args:
+        plan: The study worked out.
+        where: Its folder.
+        workers: Local processes.
+        show: Called a few times a second.
 
-    def carry_out(self) -> None:
-        """Search, confirm and probe, then let the workers end; whatever stops it, nothing is left running."""
-        try:
-            if self.search() and self.confirm() and self.probe():
-                mark_done(self.storage)
-        finally:
-            self.drain()
-
-    def search(self) -> bool:
-        """Carry the search out; False when it was stopped.
-
-        Raises:
-            NoTrialError: It ended, or will end, without a single complete trial.
-        """
-        while not self.stop.due():
-            with self.pace.looking():
-                trials = study.jobs(self.storage, "search")
-            crashed = [trial for trial in trials if study.is_given_up(trial)]
-            complete = any(trial.state is TrialState.COMPLETE for trial in trials)
-            over = not any(trial.state in (TrialState.WAITING, TrialState.RUNNING) for trial in trials)
-            if not complete and (over or len(crashed) >= _CRASHES_WITHOUT_SUCCESS):
-                first = next(trial.user_attrs["detail"] for trial in trials if trial.state is TrialState.FAIL)
-                msg = f"no trial could be completed; mend the cause of the first failure, which was:\n{first}"
-                raise NoTrialError(msg)
-            if over:
-                return True
-            self._tend()
-        return False
-
-    def confirm(self) -> bool:
-        """Carry the confirmation out until every case is closed; False when it was stopped."""
-        cases = stored_cases(self.storage)
-        if cases is None:
-            surrogate = fit_surrogate(self.storage, self.plan.config.seed)
-            cases = choose_cases(self.plan, surrogate, memory_limit(*self.storage.studies))
-            store_cases(self.storage, cases)
-        return self.confirm_all(cases)
-
-    def confirm_all(self, cases: Sequence[Case]) -> bool:
-        """Carry out what these cases need; False when it was stopped."""
-        while not self.stop.due():
-            if not self._busy("confirm") and not enqueue_next(self.storage, cases, self.plan):
-                return True
-            self._tend()
-        return False
-
-    def probe(self) -> bool:
-        """Carry out the probes that ask how far the verdicts can be trusted; False when it was stopped."""
-        study.enqueue_probes(self.storage, probes(self.plan, self.storage))
-        while self._busy("probe"):
-            if self.stop.due():
-                return False
-            self._tend()
-        return True
-
-    def drain(self) -> None:
-        """Let the workers finish what they do; a second signal ends them, and their trials return to the queue."""
-        self.workers.drain()
-        while self.workers.running():
-            if self.stop.signals > 1:
-                self.workers.kill()
-            time.sleep(POLL_SECONDS)
-        for purpose in study.PURPOSES:
-            self.storage.release(purpose, None, "interrupted")
-
-    def _busy(self, purpose: study.Purpose) -> bool:
-        with self.pace.looking():
-            return bool(self.storage.trials(purpose, TrialState.WAITING, TrialState.RUNNING))
-
-    def _tend(self) -> None:
-        """Look after the workers, then wait until it is time to look again."""
-        self.workers.tend(self.storage)
-        with self.pace.looking():
-            self.show(self.storage)
-        for _ in range(self.pace.polls()):
-            if not self.stop.due():
-                time.sleep(POLL_SECONDS)
+    Raises:
+        ConfigError: It was made by another configuration or on other data.
+        StorageError: The study in the folder cannot be used.
+        NoTrialError: No trial could be completed.
+        InterruptedStudyError: A signal stopped it; everything finished is kept.
+    """
+    with stopping(plan.config.compute) as stop, database.guarded(where), folder.joined(where) as membership:
+        storage = study.load(where, plan.config.name)
+        check_same(plan, storage, where)
+        leases = Leases(storage, where, plan.config.compute.lease_seconds)
+        if membership.alone:
+            leases.release_of_here()
+        membership.share()
+        local = LocalWorkers(where, plan.config, workers, membership.lock)
+        with leases, storage.written_fast(), local:
+            Launch(plan, storage, local, stop, show, leases).carry_out()
+        found = progress(storage)
+    stop.end()
+    return found

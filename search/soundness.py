@@ -19,8 +19,9 @@ from search.confirm import runs_per_job
 from search.cost import Budget
 from search.evaluate import Fidelity
 from search.plan import StudyPlan
+from search.queues import Probe
 from search.schedule import FilterSchedule
-from search.study import Probe, Storage
+from search.study import Storage
 from search.verdict import Interval
 
 LEARNING_RATE_FACTORS = (0.5, 2.0)

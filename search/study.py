@@ -8,35 +8,47 @@ workers: work interrupted goes back to the queue under its own number.
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import optuna
-import sqlalchemy
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.pool import NullPool
+from sqlalchemy.engine import URL
 
+from search import database, storageurl
 from search.config import StudyConfig
-from search.cost import Budget, Costs
+from search.cost import Costs
 from search.errors import StorageError
-from search.evaluate import Fidelity, Split
 from search.schedule import FilterSchedule
 from search.trialstore import TrialStore
 
 MOST_ATTEMPTS = 3
 Purpose = Literal["search", "confirm", "probe"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+Queued = tuple[dict[str, int], dict[str, Any]]
+"""A trial to queue: its fixed multiples and its attributes."""
 
-_REFUSALS = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
-
+_WHOLE = "config"  # the attribute that is written last
 # Optuna announces every trial on the user's screen; progress is shown by the command line instead.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 logging.getLogger("alembic").setLevel(logging.ERROR)
+
+
+def supervisor_id() -> str:
+    """A name for a supervisor that no other has; its first part is the host."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def supervisor_of(owner: str) -> str:
+    """Who tends the worker that a trial is marked with."""
+    return str(owner).rpartition("/")[0]
 
 
 @dataclass(frozen=True)
@@ -48,12 +60,14 @@ class Storage:
         search: The study whose trials are candidates.
         confirm: The study whose trials are confirmation jobs.
         probe: The study whose trials are probes.
+        supervisor: Who tends the worker that this process is; itself unless it says so.
     """
 
     store: TrialStore | InMemoryStorage
     search: optuna.Study
     confirm: optuna.Study
     probe: optuna.Study
+    supervisor: str = field(default_factory=supervisor_id)
 
     @property
     def backend(self) -> RDBStorage | InMemoryStorage:
@@ -63,6 +77,11 @@ class Storage:
     def written_fast(self) -> AbstractContextManager[None]:
         """While a study runs: see `TrialStore.written_fast`."""
         return self.store.written_fast() if isinstance(self.store, TrialStore) else nullcontext()
+
+    @property
+    def owner(self) -> str:
+        """What trials that this process carries out are marked with."""
+        return f"{self.supervisor}/{os.getpid()}"
 
     @property
     def studies(self) -> tuple[optuna.Study, ...]:
@@ -82,7 +101,7 @@ class Storage:
 
         `Study.ask` would create a trial where none waits, and the number of trials would depend on races.
         """
-        study, owner = self.study(purpose), os.getpid()
+        study, owner = self.study(purpose), self.owner
         if isinstance(self.store, TrialStore):
             trial_id = self.store.claim(self.store.get_study_id_from_name(study.study_name), owner)
             return None if trial_id is None else Trial(study, trial_id)
@@ -99,37 +118,41 @@ class Storage:
         if isinstance(self.store, TrialStore):
             self.store.write(trial._trial_id)
 
-    def release(self, purpose: Purpose, owner: int | None, detail: str) -> int:
+    def release(self, purpose: Purpose, whose: Callable[[str], bool], detail: str, *, counts: bool = True) -> int:
         """Put running trials back into the queue; those tried too often are given up.
 
         Args:
             purpose: Which study.
-            owner: Process whose trials to release, each counted as a failed attempt; None for everybody's after an
-                interruption, which is held against no trial.
+            whose: Whether to release those of an owner.
             detail: What happened, kept with the trial.
+            counts: Whether this was an attempt that failed, and no mere interruption.
 
         Returns:
             How many were released or given up.
         """
-        released = 0
-        for trial in self.trials(purpose, TrialState.RUNNING):
-            if owner is not None and trial.user_attrs.get("owner") != owner:
-                continue
-            released += 1
-            trial_id = trial._trial_id
-            attempts = trial.user_attrs.get("attempts", 0)
-            if owner is None:
-                self.store.set_trial_user_attr(trial_id, "attempts", max(0, attempts - 1))
-            self.store.set_trial_user_attr(trial_id, "detail", detail[-2000:])
-            if owner is not None and attempts >= MOST_ATTEMPTS:
-                self.store.set_trial_user_attr(trial_id, "reason", "crash")
-                self.store.set_trial_state_values(trial_id, TrialState.FAIL)
-            else:
-                self.store.set_trial_state_values(trial_id, TrialState.WAITING)
-        return released
+        found = self.trials(purpose, TrialState.RUNNING)
+        owned = [(trial, trial.user_attrs["owner"]) for trial in found if whose(trial.user_attrs["owner"])]
+        most = MOST_ATTEMPTS if counts else None
+        return sum(self._release(trial, owner, detail[-2000:], most) for trial, owner in owned)
 
-    def queue(self, purpose: Purpose, queued: Sequence[tuple[dict[str, int], dict[str, Any]]]) -> None:
-        """Queue trials, each of its fixed multiples and its attributes, all or none."""
+    def _release(self, trial: FrozenTrial, owner: str, detail: str, most_attempts: int | None) -> bool:
+        if isinstance(self.store, TrialStore):
+            return self.store.release(trial._trial_id, owner, detail, most_attempts)
+        self.store.set_trial_user_attr(trial._trial_id, "detail", detail)
+        self.store.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        return True
+
+    def queue(self, purpose: Purpose, queued: Sequence[Queued], after: int | None = None) -> bool:
+        """Queue trials, each of its fixed multiples and its attributes, all or none.
+
+        Args:
+            purpose: Which study's.
+            queued: The trials.
+            after: How many trials the study had when this was decided; None where nobody else may queue any.
+
+        Returns:
+            False, with none queued, where another supervisor has queued some since: look again.
+        """
         study = self.study(purpose)
         trials = [
             optuna.trial.create_trial(
@@ -138,34 +161,88 @@ class Storage:
             for params, attrs in queued
         ]
         if isinstance(self.store, TrialStore):
-            self.store.add(self.store.get_study_id_from_name(study.study_name), trials)
-        else:
-            study.add_trials(trials)
+            return self.store.add(self.store.get_study_id_from_name(study.study_name), trials, after)
+        study.add_trials(trials)
+        return True
+
+    def set_once(self, purpose: Purpose, key: str, value: Any) -> None:  # noqa: ANN401 # plain values
+        """Give a study an attribute unless it has it."""
+        study = self.study(purpose)
+        if isinstance(self.store, TrialStore):
+            self.store.set_once(self.store.get_study_id_from_name(study.study_name), key, value)
+        elif key not in study.user_attrs:
+            study.set_user_attr(key, value)
+
+    def say(self, key: str, value: Any) -> None:  # noqa: ANN401 # plain values
+        """Note something with the study that is none of its results; from any thread."""
+        self.store.set_study_system_attr(self._search_id, key, value)
+
+    def said(self) -> dict[str, Any]:
+        """What is noted so."""
+        return dict(self.store.get_study_system_attrs(self._search_id))
+
+    def forget(self, key: str) -> None:
+        """Remove what was noted so."""
+        if isinstance(self.store, TrialStore):
+            self.store.forget(self._search_id, key)
+
+    def disconnect(self) -> None:
+        """Close every connection, which no fork of this process could share; the next statement opens one."""
+        if isinstance(self.store, TrialStore):
+            self.store.disconnect()
+
+    @property
+    def _search_id(self) -> int:
+        return self.store.get_study_id_from_name(self.search.study_name)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether this is a file, so that only one machine can be at it."""
+        return isinstance(self.backend, RDBStorage) and self.backend.engine.name == "sqlite"
 
 
 def create(folder: Path, config: StudyConfig, directions: Sequence[str], data_fingerprint: str) -> Storage:
-    """Make the storage's tables and studies, before any worker starts.
+    """Make the storage's tables and studies, before any worker starts: in the folder, or where the environment says.
 
     The configuration and its hash are kept before the first run, so nobody can doubt that the margin came first.
+    Where another launch was faster, its study is opened.
 
     Raises:
+        ConfigError: The environment names a storage that cannot be used.
         StorageError: The storage cannot be written.
     """
-    path = folder / "study.db"
-    unready = folder / ".study.db.new"
-    unready.unlink(missing_ok=True)
-    _create(unready, config, directions, data_fingerprint)
-    unready.rename(path)  # whole or not at all: a launch killed in between leaves nothing that looks like a study
+    url = storageurl.of(folder) or storageurl.asked()
+    if url is None:
+        unready = folder / f".study.db.{supervisor_id()}"
+        try:
+            _create(unready, config, directions, data_fingerprint)
+            with suppress(FileExistsError):
+                (folder / "study.db").hardlink_to(unready)  # whole or not at all, even if this launch is killed
+        finally:
+            unready.unlink(missing_ok=True)
+    else:
+        with database.one_at_a_time(url):
+            _create(url, config, directions, data_fingerprint)
+        storageurl.keep(folder, url)
     return load(folder, config.name)
 
 
-def _create(path: Path, config: StudyConfig, directions: Sequence[str], data_fingerprint: str) -> None:
-    store = _connect(path, create=True)
-    search = _create_studies(store, config, directions).search
-    search.set_user_attr("config", config.semantic())
-    search.set_user_attr("fingerprint", config.fingerprint())
-    search.set_user_attr("data", data_fingerprint)
+def _create(place: Path | URL, config: StudyConfig, directions: Sequence[str], data_fingerprint: str) -> None:
+    store = database.connect(place, create=True)
+    if not _is_whole(store, config.name):
+        search = _create_studies(store, config, directions).search
+        search.set_user_attr("fingerprint", config.fingerprint())
+        search.set_user_attr("data", data_fingerprint)
+        search.set_user_attr(_WHOLE, config.semantic())
     store.disconnect()
+
+
+def _is_whole(store: TrialStore, name: str) -> bool:
+    """Whether a study has all it begins with: what is written last is there."""
+    try:
+        return _WHOLE in store.get_study_user_attrs(store.get_study_id_from_name(name))
+    except KeyError:
+        return False
 
 
 def create_in_memory(config: StudyConfig, directions: Sequence[str], sampler: optuna.samplers.BaseSampler) -> Storage:
@@ -180,176 +257,67 @@ def _create_studies(
     sampler: optuna.samplers.BaseSampler | None = None,
 ) -> Storage:
     aims = [optuna.study.StudyDirection[each.upper()] for each in directions]
-    search = optuna.create_study(storage=store, study_name=config.name, directions=aims, sampler=sampler)
+    # load_if_exists: a launch that was killed may have left a part of it on a server
+    search = optuna.create_study(
+        storage=store, study_name=config.name, directions=aims, sampler=sampler, load_if_exists=True
+    )
     confirm, probe = (
-        optuna.create_study(storage=store, study_name=f"{config.name}:{purpose}", direction="maximize")
+        optuna.create_study(
+            storage=store, study_name=f"{config.name}:{purpose}", direction="maximize", load_if_exists=True
+        )
         for purpose in ("confirm", "probe")
     )
     return Storage(store, search, confirm, probe)
 
 
-def load(folder: Path, name: str, sampler: optuna.samplers.BaseSampler | None = None) -> Storage:
+def exists(folder: Path, name: str) -> bool:
+    """Whether there is a study: in a folder, in the storage that the folder names or in the one of the environment.
+
+    Raises:
+        ConfigError: The environment names a storage that cannot be used.
+        StorageError: The storage cannot be reached.
+    """
+    if os.path.lexists(folder / "study.db"):
+        return True
+    url = storageurl.of(folder) or storageurl.asked()
+    if url is None:
+        return False
+    with database.one_at_a_time(url):
+        store = database.connect(url, create=True)
+    try:
+        return _is_whole(store, name)
+    finally:
+        store.disconnect()
+
+
+def load(
+    folder: Path,
+    name: str,
+    sampler: optuna.samplers.BaseSampler | None = None,
+    supervisor: str | None = None,
+) -> Storage:
     """Open an existing study.
 
     Args:
         folder: The study folder.
         name: The study's name.
         sampler: What proposes candidates; only a worker needs one.
+        supervisor: Who tends this process if it is a worker; else it may be one itself.
 
     Raises:
         StorageError: There is none, or it is not readable as one.
     """
-    if not (folder / "study.db").is_file():
-        msg = f"{folder} holds no study.db; name the folder of a study that `filter-search run` made"
-        raise StorageError(msg)
-    store = _connect(folder / "study.db", create=False)
+    place = database.place_of(folder)
+    store = database.connect(place, create=False, patient=supervisor is not None)
     try:
         search = optuna.load_study(study_name=name, storage=store, sampler=sampler)
         confirm, probe = (
             optuna.load_study(study_name=f"{name}:{purpose}", storage=store) for purpose in ("confirm", "probe")
         )
     except KeyError:
-        msg = f"{folder / 'study.db'} holds no study named {name!r}; restore it or start anew in another folder"
+        msg = f"{database.named(place)} holds no study named {name!r}; restore it or start anew in another folder"
         raise StorageError(msg) from None
-    return Storage(store, search, confirm, probe)
-
-
-def _connect(path: Path, *, create: bool) -> TrialStore:
-    try:
-        backend = RDBStorage(
-            f"sqlite:///{path.resolve()}",
-            # The timeout outlasts every other worker's transaction, so a busy file is waited for, not failed on.
-            # unpooled: a connection kept open by whoever looks on keeps SQLite's log beside the file
-            engine_kwargs={"connect_args": {"timeout": 60}, "poolclass": NullPool},
-            skip_table_creation=not create,
-        )
-    except (*_REFUSALS, RuntimeError) as error:
-        raise StorageError(_unusable(path, error)) from None
-    return TrialStore(backend)
-
-
-@contextmanager
-def guarded(folder: Path) -> Iterator[None]:
-    """What the storage refuses in here, such as a full disk or a damaged file, becomes one message.
-
-    Raises:
-        StorageError: In place of what SQLAlchemy, or Optuna on top of it, raises.
-    """
-    try:
-        yield
-    except _REFUSALS as error:
-        raise StorageError(_unusable(folder / "study.db", error)) from error
-
-
-def _unusable(path: Path, error: Exception) -> str:
-    cause = error.__cause__ or error
-    reason = str(getattr(cause, "orig", cause)).splitlines()[0]
-    return f"{path} cannot be used as a study ({reason}); mend that, restore a copy or start anew in another folder"
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A trial to queue.
-
-    Attributes:
-        origin: The rule it is a member of, or the sampler that is to propose it.
-        budget: The budget it aims at.
-        params: Multiples of every stage; empty where a sampler is to propose them.
-    """
-
-    origin: str
-    budget: Budget
-    params: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Runs that ask whether a verdict is an artefact, to queue as one job.
-
-    Attributes:
-        schedule: What to train.
-        first: Index of the first run; it settles the seeds.
-        count: How many runs.
-        split: What to score them on.
-        epochs: How long to train.
-        share: Share of the training split to train on.
-        learning_rate_factor: What multiplies the learning rate.
-    """
-
-    schedule: FilterSchedule
-    first: int
-    count: int
-    split: Split
-    epochs: int
-    share: float = 1.0
-    learning_rate_factor: float = 1.0
-
-    @classmethod
-    def of(cls, job: FrozenTrial | Trial) -> Self:
-        """What a job was queued for."""
-        values = {field.name: job.user_attrs[field.name] for field in fields(cls) if field.name in job.user_attrs}
-        return cls(**values | {"schedule": FilterSchedule.parse(values["schedule"])})
-
-    @property
-    def fidelity(self) -> Fidelity:
-        """How its runs train."""
-        return Fidelity(self.epochs, self.share, self.learning_rate_factor)
-
-
-def enqueue_missing(storage: Storage, proposals: Sequence[Proposal]) -> None:
-    """Queue a trial for every proposal that has none waiting, running or finished.
-
-    What makes the number of trials exact: it mends a launch killed while it queued, and gives what was given up
-    after crashes another chance.
-    """
-    live = {trial.user_attrs["proposal"] for trial in storage.trials("search") if not is_given_up(trial)}
-    missing = [
-        (proposal.params, {"proposal": index, "origin": proposal.origin, "budget": str(proposal.budget)})
-        for index, proposal in enumerate(proposals)
-        if index not in live
-    ]
-    storage.queue("search", missing)
-
-
-def enqueue_given_up(storage: Storage) -> None:
-    """Queue every confirmation job again that was given up."""
-    for job in jobs(storage, "confirm"):
-        if is_given_up(job):
-            schedule, first, count = _span(job)
-            enqueue_confirmation(storage, FilterSchedule.parse(schedule), first, count)
-
-
-def enqueue_probes(storage: Storage, probes: Iterable[Probe]) -> None:
-    """Queue the probes that are not waiting, running or finished."""
-    live = {Probe.of(job) for job in storage.trials("probe") if not is_given_up(job)}
-    missing: list[tuple[dict[str, int], dict[str, Any]]] = [
-        ({}, asdict(probe) | {"schedule": str(probe.schedule)}) for probe in probes if probe not in live
-    ]
-    storage.queue("probe", missing)
-
-
-def jobs(storage: Storage, purpose: Purpose) -> list[FrozenTrial]:
-    """Every job once: of one that was given up and queued again only the later trial."""
-    return list({_identity(purpose, trial): trial for trial in storage.trials(purpose)}.values())
-
-
-def _identity(purpose: Purpose, trial: FrozenTrial) -> object:
-    match purpose:
-        case "search":
-            return trial.user_attrs["proposal"]
-        case "confirm":
-            return _span(trial)
-        case "probe":
-            return Probe.of(trial)
-
-
-def _span(job: FrozenTrial) -> tuple[str, int, int]:
-    return job.user_attrs["schedule"], job.user_attrs["first"], job.user_attrs["count"]
-
-
-def enqueue_confirmation(storage: Storage, schedule: FilterSchedule, first: int, count: int) -> None:
-    """Queue confirmation runs `first` to `first + count - 1` of a schedule as one job."""
-    storage.queue("confirm", [({}, {"schedule": str(schedule), "first": first, "count": count})])
+    return Storage(store, search, confirm, probe, supervisor or supervisor_id())
 
 
 def run_seeds(study_seed: int, purpose: Purpose, schedule: FilterSchedule, first: int, count: int) -> list[int]:

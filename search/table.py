@@ -4,6 +4,7 @@ Owns what is known of a schedule (a table of trained networks, or a planted surf
 what a table's schedules cost. Reading files is the business of `tablefile`. Knows nothing of torch or storage.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -224,15 +225,18 @@ class TableEvaluator:
     """Looks runs up in place of training them: an `search.evaluate.Evaluate`.
 
     It has no images, losses, epochs or weights: `correct` and `weights` are None, `loss` is NaN, `on_epoch` is never
-    called, and the epochs are those asked for.
+    called, and the epochs are those asked for. A run takes the time that it is told to, which its
+    `wall_seconds` say.
 
     Attributes:
         truth: What is known.
         draw: How a run comes of it.
+        seconds_per_run: What each run takes, as if it trained.
     """
 
     truth: Truth
     draw: Noise | Columns
+    seconds_per_run: float = 0.0
 
     @property
     def name(self) -> str:
@@ -259,8 +263,9 @@ class TableEvaluator:
             ConfigError: See `Table.rows` and `Columns.score`.
         """
         scores = [self.draw.score(self.truth, schedule, seed, score_on) for seed in seeds]
+        time.sleep(len(scores) * self.seconds_per_run)
         return [
-            Scored(seed, accuracy, float("nan"), None, fidelity.epochs, 0.0)
+            Scored(seed, accuracy, float("nan"), None, fidelity.epochs, self.seconds_per_run)
             for seed, accuracy in zip(seeds, scores, strict=True)
         ]
 

@@ -1,14 +1,16 @@
 """The configuration's section on known accuracies in training's place: a file of them, or a planted surface."""
 
-from typing import Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from search.section import Section
+from search.section import Operational, Role, Section
 
 
 class SurfaceConfig(Section):
     """A planted truth: accuracy as a closed form of the schedule; `search.table.Surface` says which."""
+
+    role: ClassVar[Role] = "semantic"
 
     best_ratio: float = Field(
         2.0, ge=1 / 16, le=16, description="Growth from stage to stage at which errors are fewest."
@@ -26,6 +28,8 @@ class SurfaceConfig(Section):
 
 class ColumnsConfig(Section):
     """What the columns of the file are called."""
+
+    role: ClassVar[Role] = "semantic"
 
     schedule: str = Field("schedule", description="Filters of each stage, joined by '-' or ':'.")
     accuracy: tuple[str, ...] = Field(
@@ -51,6 +55,8 @@ class ColumnsConfig(Section):
 class ImagesConfig(Section):
     """The images that costs are worked out for where no column tells them; there is no picture in it."""
 
+    role: ClassVar[Role] = "semantic"
+
     channels: int = Field(1, ge=1, le=4096, description="Channels of an image.")
     height: int = Field(8, ge=1, le=65536, description="Pixels.")
     width: int = Field(8, ge=1, le=65536, description="Pixels.")
@@ -66,7 +72,9 @@ class ImagesConfig(Section):
 class TableConfig(Section):
     """Known accuracies in training's place."""
 
-    path: str | None = Field(
+    role: ClassVar[Role] = "semantic"
+
+    path: Annotated[str | None, Operational] = Field(
         None, description="A CSV file of schedules with their accuracies, from the folder the command is given in."
     )
     columns: ColumnsConfig = ColumnsConfig()
@@ -85,6 +93,14 @@ class TableConfig(Section):
         False, description="Compare all schedules at their known accuracies: no sampling, no noise, no confirmation."
     )
 
+    seconds_per_run: Annotated[float, Operational] = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="What each run takes, in place of a training: to try out workers and clusters; results are the "
+        "same.",
+    )
+
     @model_validator(mode="after")
     def _check_whole(self) -> Self:
         if (self.path is None) == (self.surface is None):
@@ -100,6 +116,8 @@ class TableConfig(Section):
             why = "exhaustive looks at no runs" if self.exhaustive else "several accuracy columns are the runs"
             msg = f"{why}, so noise_sd and noise_spread have no use; leave both out"
             raise ValueError(msg)
+        if self.exhaustive:
+            self.refuse_unread(("seconds_per_run",), "has no use, as exhaustive looks at no runs")
         return self
 
     def _check_surface(self) -> None:
@@ -109,6 +127,10 @@ class TableConfig(Section):
         if self.images is None:
             msg = "a surface needs images to price its schedules for; give images, or {} for 8x8 of one channel"
             raise ValueError(msg)
+
+    def deciding(self) -> dict[str, Any]:
+        """Plain values for a fingerprint; where the file lies was counted once, so that it has its default in them."""
+        return self.semantic() | {"path": None}
 
     def unused(self) -> tuple[str, ...]:
         """What of the whole configuration has no use beside this table, as dotted keys."""

@@ -4,6 +4,7 @@ Torch and what hangs on it take seconds and some 400 MiB to import; the plan and
 share all of it. A template trains nothing, starts no thread and touches no GPU, so that what it forks is sound.
 """
 
+import json
 import os
 import select
 import signal
@@ -22,13 +23,14 @@ _LOOK_SECONDS = 0.1  # how often it asks whether a worker has ended
 _Job = Callable[[Stopping], None]
 
 
-def fork_workers(folder: Path, requests: socket.socket) -> None:
+def fork_workers(folder: Path, supervisor: str, requests: socket.socket) -> None:
     """Fork a worker of the study in `folder` for every request, until SIGTERM has ended all of them.
 
     Whatever else ends this process ends its workers at once; so does the end of the coordinator.
 
     Args:
-        folder: The study folder.
+        folder: The study folder; its configuration, as it is to be run here, comes on standard input.
+        supervisor: Who tends the workers.
         requests: Its other end is the coordinator's. A request is a byte and the descriptor of a log; what becomes of
             the workers is said in `MESSAGE`s.
     """
@@ -36,7 +38,7 @@ def fork_workers(folder: Path, requests: socket.socket) -> None:
     requests.set_inheritable(False)
     leash, hold = os.pipe()  # nobody else keeps `hold`, so the leash ends with this process
     fork = partial(_fork, leash, hold)
-    job = _prepare(folder, fork, stopping)
+    job = _prepare(folder, supervisor, fork, stopping)
     workers: set[int] = set()
     told: set[int] = set()
     while workers or not stopping.asked:
@@ -60,20 +62,22 @@ def fork_workers(folder: Path, requests: socket.socket) -> None:
                 requests.sendall(MESSAGE.pack(Event.ENDED, worker, os.waitstatus_to_exitcode(status)))
 
 
-def _prepare(folder: Path, fork: Callable[[_Job, int], int], stopping: Stopping) -> _Job:
+def _prepare(folder: Path, supervisor: str, fork: Callable[[_Job, int], int], stopping: Stopping) -> _Job:
     """What each worker is to do, with all that may be shared loaded and measured."""
     from search import configfile, fusing  # only now, when the end of the coordinator would be noticed
     from search.plan import make_plan
     from search.worker import measure, open_study, work
 
-    config = configfile.read(folder / "config.yaml")
+    config = configfile.parse(json.load(sys.stdin), "the configuration")
     if config.network.factory or config.data.factory:
         # A user's code may start threads or touch a GPU, neither of which survives a fork: each worker loads it.
-        return lambda stopping: work(make_plan(config), folder, stopping)
+        return lambda stopping: work(make_plan(config), folder, supervisor, stopping)
     plan = make_plan(config)
     if not _succeeds(fork(lambda _: measure(plan, folder), sys.stderr.fileno()), stopping):
-        fusing.decline(open_study(plan, folder))
-    return partial(work, plan, folder)
+        storage = open_study(plan, folder)
+        fusing.decline(storage)
+        storage.disconnect()
+    return partial(work, plan, folder, supervisor)
 
 
 def _succeeds(child: int, stopping: Stopping) -> bool:
@@ -96,6 +100,7 @@ def _fork(leash: int, hold: int, job: _Job, log: int) -> int:
         status = 1
         try:
             end_with_parent()
+            os.setpgid(0, 0)  # so that what it starts can be ended with it
             os.close(hold)
             os.dup2(log, 1)
             os.dup2(log, 2)
@@ -116,4 +121,4 @@ def _fork(leash: int, hold: int, job: _Job, log: int) -> int:
 
 if __name__ == "__main__":
     end_with_parent()
-    fork_workers(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])))
+    fork_workers(Path(sys.argv[1]), sys.argv[2], socket.socket(fileno=int(sys.argv[3])))

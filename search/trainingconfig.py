@@ -1,10 +1,10 @@
 """The configuration's section on the recipe every candidate gets."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from search.section import Positive, Section
+from search.section import Positive, Role, Section
 
 Precision = Literal["float32", "bfloat16"]
 ScoreName = Literal["accuracy", "balanced_accuracy"]
@@ -12,6 +12,8 @@ ScoreName = Literal["accuracy", "balanced_accuracy"]
 
 class AugmentConfig(Section):
     """How training images are varied, anew in every epoch; what a run is scored on stays as it is."""
+
+    role: ClassVar[Role] = "semantic"
 
     flip: bool = Field(False, description="Mirror half of the images, left to right.")
     crop: int = Field(
@@ -52,6 +54,8 @@ class AugmentConfig(Section):
 
 class TrainingConfig(Section):
     """The recipe every candidate gets: AdamW under a one-cycle schedule."""
+
+    role: ClassVar[Role] = "semantic"
 
     epochs: Positive = Field(15, le=100_000, description="Epochs of a trial and of a confirmation run.")
     full_epochs: Positive = Field(60, le=100_000, description="Epochs of `filter-search train`.")

@@ -26,6 +26,8 @@ _PARAMS = models.TrialParamModel.metadata.tables["trial_params"]
 _VALUES = models.TrialValueModel.metadata.tables["trial_values"]
 _STEPS = models.TrialIntermediateValueModel.metadata.tables["trial_intermediate_values"]
 _USER_ATTRS = models.TrialUserAttributeModel.metadata.tables["trial_user_attributes"]
+_STUDY_ATTRS = models.StudyUserAttributeModel.metadata.tables["study_user_attributes"]
+_STUDY_SYSTEM_ATTRS = models.StudySystemAttributeModel.metadata.tables["study_system_attributes"]
 _SYSTEM_ATTRS = models.TrialSystemAttributeModel.metadata.tables["trial_system_attributes"]
 
 _Rows = Mapping[int, Sequence[Any]]
@@ -124,29 +126,77 @@ def stamps(connection: Connection, study_id: int, states: Iterable[TrialState]) 
     return {trial_id: stamp for trial_id, *stamp in found}
 
 
-def first_waiting(connection: Connection, study_id: int) -> int | None:
-    """The id of the waiting trial with the lowest number."""
-    waiting = sqlalchemy.select(_TRIALS.c.trial_id).where(
-        _TRIALS.c.study_id == study_id, _TRIALS.c.state == TrialState.WAITING
-    )
-    return connection.execute(waiting.order_by(_TRIALS.c.trial_id).limit(1)).scalar()
+def claim(connection: Connection, study_id: int, owner: str) -> int | None:
+    """Make a study's first waiting trial running and somebody's own; its id, None when nothing waits.
 
-
-def take(connection: Connection, trial_id: int, owner: int) -> bool:
-    """Make a waiting trial running and a process's own; False when another worker was faster.
-
-    Optuna's own transition reads the state before it writes it, and SQLite lets two workers do so at once.
+    One statement finds and takes it. Optuna's own transition reads the state before it writes it, and SQLite lets two
+    workers do so at once. A server passes over trials that others are just taking; SQLite has one writer and needs no
+    such clause.
     """
-    waiting = (_TRIALS.c.trial_id == trial_id) & (_TRIALS.c.state == TrialState.WAITING)
-    taken = connection.execute(
-        _TRIALS.update().where(waiting).values(state=TrialState.RUNNING, datetime_start=_utc(datetime.now()))
-    )
-    if taken.rowcount != 1:
-        return False
-    known = (_USER_ATTRS.c.trial_id == trial_id) & (_USER_ATTRS.c.key == "attempts")
-    attempts = connection.execute(sqlalchemy.select(_USER_ATTRS.c.value_json).where(known)).scalar()
-    write(connection, trial_id, Written(user_attrs={"owner": owner, "attempts": json.loads(attempts or "0") + 1}))
-    return True
+    waiting = (_TRIALS.c.study_id == study_id) & (_TRIALS.c.state == TrialState.WAITING)
+    first = sqlalchemy.select(_TRIALS.c.trial_id).where(waiting).order_by(_TRIALS.c.trial_id).limit(1)
+    taken: int | None = connection.execute(
+        _TRIALS.update()
+        .where(_TRIALS.c.trial_id == first.with_for_update(skip_locked=True).scalar_subquery())
+        .values(state=TrialState.RUNNING, datetime_start=_utc(datetime.now()))
+        .returning(_TRIALS.c.trial_id)
+    ).scalar()
+    if taken is not None:
+        attempts = _user_attr(connection, taken, "attempts") or 0
+        write(connection, taken, Written(user_attrs={"owner": owner, "attempts": attempts + 1}))
+    return taken
+
+
+def held_by(connection: Connection, study_id: int, owner: str) -> int | None:
+    """The id of a study's trial that runs as somebody's own; None where there is none."""
+    own = (_USER_ATTRS.c.key == "owner") & (_USER_ATTRS.c.value_json == json.dumps(owner))
+    running = (_TRIALS.c.study_id == study_id) & (_TRIALS.c.state == TrialState.RUNNING)
+    trials = _TRIALS.join(_USER_ATTRS, _TRIALS.c.trial_id == _USER_ATTRS.c.trial_id)
+    return connection.execute(sqlalchemy.select(_TRIALS.c.trial_id).select_from(trials).where(own & running)).scalar()
+
+
+def has_ended(connection: Connection, trial_id: int, owner: str, state: TrialState) -> bool:
+    """Whether a trial has come to this end by this owner."""
+    ended = (_TRIALS.c.trial_id == trial_id) & (_TRIALS.c.state == state)
+    found = state.is_finished() and connection.execute(sqlalchemy.select(_TRIALS.c.trial_id).where(ended)).first()
+    return bool(found) and _user_attr(connection, trial_id, "owner") == owner
+
+
+def is_held(connection: Connection, trial_id: int, owner: str) -> bool:
+    """Whether a trial runs and is somebody's own; if so it stays so until this transaction ends.
+
+    Whoever was silent for too long, and lost a trial by that, must not write to it when it wakes.
+    """
+    running = (_TRIALS.c.trial_id == trial_id) & (_TRIALS.c.state == TrialState.RUNNING)
+    locked = connection.execute(_TRIALS.update().where(running).values(state=TrialState.RUNNING))
+    # read by a statement of its own: one that waited for the row may see the rest as it was before
+    return locked.rowcount == 1 and _user_attr(connection, trial_id, "owner") == owner
+
+
+def _user_attr(connection: Connection, trial_id: int, key: str) -> Any:  # noqa: ANN401 (whatever was kept)
+    named = (_USER_ATTRS.c.trial_id == trial_id) & (_USER_ATTRS.c.key == key)
+    found = connection.execute(sqlalchemy.select(_USER_ATTRS.c.value_json).where(named)).scalar()
+    return None if found is None else json.loads(found)
+
+
+def release(connection: Connection, trial_id: int, detail: str, most_attempts: int | None) -> None:
+    """Put a trial that runs back into the queue, or give it up after so many attempts.
+
+    Args:
+        connection: In whose transaction it is held.
+        trial_id: Which.
+        detail: What happened, kept with the trial.
+        most_attempts: After how many it is given up; None where this one is not to count.
+    """
+    attempts = _user_attr(connection, trial_id, "attempts") or 0
+    noted: dict[str, Any] = {"detail": detail}
+    given_up = most_attempts is not None and attempts >= most_attempts
+    if most_attempts is None:
+        noted["attempts"] = max(0, attempts - 1)
+    elif given_up:
+        noted["reason"] = "crash"
+    write(connection, trial_id, Written(user_attrs=noted))
+    end(connection, trial_id, TrialState.FAIL if given_up else TrialState.WAITING, None)
 
 
 def write(connection: Connection, trial_id: int, written: Written) -> None:
@@ -170,13 +220,19 @@ def end(connection: Connection, trial_id: int, state: TrialState, values: Sequen
     return changed.rowcount == 1
 
 
-def add(connection: Connection, study_id: int, trials: Sequence[FrozenTrial]) -> None:
-    """Add trials to the end of a study; the study's row is locked first, so that nobody else numbers trials."""
+def add(connection: Connection, study_id: int, trials: Sequence[FrozenTrial], after: int | None) -> bool:
+    """Add trials to the end of a study; the study's row is locked first, so that nobody else numbers trials.
+
+    Returns:
+        False, with none added, where `after` is given and the study does not have that many trials.
+    """
     connection.execute(
         _STUDIES.update().where(_STUDIES.c.study_id == study_id).values(study_name=_STUDIES.c.study_name)
     )
     own = _TRIALS.c.study_id == study_id
     known = connection.execute(sqlalchemy.select(sqlalchemy.func.count()).where(own)).scalar_one()
+    if after not in (None, known):
+        return False
     _insert(
         connection,
         _TRIALS,
@@ -197,6 +253,22 @@ def add(connection: Connection, study_id: int, trials: Sequence[FrozenTrial]) ->
     _insert_parts(connection, {trial_id: _written(trial) for trial_id, trial in by_id.items()})
     values = [_value_rows(trial_id, trial.values) for trial_id, trial in by_id.items() if trial.values is not None]
     _insert(connection, _VALUES, [row for rows in values for row in rows])
+    return True
+
+
+def set_once(connection: Connection, study_id: int, key: str, value: Any) -> None:  # noqa: ANN401 (plain values)
+    """Give a study a user attribute that it does not have.
+
+    Raises:
+        IntegrityError: It has.
+    """
+    _insert(connection, _STUDY_ATTRS, [{"study_id": study_id, "key": key, "value_json": json.dumps(value)}])
+
+
+def forget(connection: Connection, study_id: int, key: str) -> None:
+    """Remove a system attribute of a study."""
+    named = (_STUDY_SYSTEM_ATTRS.c.study_id == study_id) & (_STUDY_SYSTEM_ATTRS.c.key == key)
+    connection.execute(_STUDY_SYSTEM_ATTRS.delete().where(named))
 
 
 def _written(trial: FrozenTrial) -> Written:

@@ -14,13 +14,16 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from search import configfile
 from search.cases import Case, stored_cases, stored_explorations
 from search.config import StudyConfig
 from search.cost import Budget
+from search.database import guarded, named, place_of
 from search.errors import ConfigError, StorageError
 from search.runrecord import unpack_counts
 from search.schedule import FilterSchedule
-from search.study import PURPOSES, Purpose, Storage, guarded, load
+from search.study import PURPOSES, Purpose, Storage, load
+from search.trust import enter
 
 _NOTE = "dashboard:note_str:"
 _LARGEST_ENVIRONMENT = 2**20
@@ -168,7 +171,6 @@ def load_kept(where: Path, config: StudyConfig) -> Storage:
     Raises:
         StorageError: There is none, it cannot be read, or its records are not of the form that is written here.
     """
-    path = where / "study.db"
     try:
         with guarded(where):
             storage = load(where, config.name)
@@ -176,11 +178,28 @@ def load_kept(where: Path, config: StudyConfig) -> Storage:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise _foreign(path, f"{place}: {first['msg']}, not {_shown(first['input'])}") from None
+        raise _foreign(where, f"{place}: {first['msg']}, not {_shown(first['input'])}") from None
     # of the database's rows: a state there is none of, JSON that is none or nests too deeply, dates, distributions
     except (ConfigError, LookupError, ValueError, TypeError, AttributeError, RecursionError, zlib.error) as error:
-        raise _foreign(path, f"{type(error).__name__}: {_shown(str(error))}") from None
+        raise _foreign(where, f"{type(error).__name__}: {_shown(str(error))}") from None
     return storage
+
+
+def look_at(study: str) -> tuple[StudyConfig, Storage, Path]:
+    """A study's configuration, its storage and its folder, for what needs neither its code nor its data.
+
+    Args:
+        study: Its folder, or its name below `studies/`.
+
+    Raises:
+        ConfigError: Its configuration cannot be used, or is not the one it was made by.
+        StorageError: See `load_kept`.
+    """
+    where = enter(study)
+    config = configfile.read(where / "config.yaml")
+    storage = load_kept(where, config)
+    configfile.refuse_another(storage.search.user_attrs["config"], config, where)
+    return config, storage, where
 
 
 def check_records(storage: Storage, stages: int) -> None:
@@ -276,7 +295,8 @@ def _shown(came: object) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
-def _foreign(path: Path, what: str) -> StorageError:
+def _foreign(where: Path, what: str) -> StorageError:
+    place = named(place_of(where))
     return StorageError(
-        f"{path} holds what filter-search does not write ({what}); restore a copy of the study, or have it sent anew"
+        f"{place} holds what filter-search does not write ({what}); restore a copy of the study, or have it sent anew"
     )

@@ -3,7 +3,7 @@
 Owns the life of one trial: ask, price, train, score, tell.
 """
 
-import os
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -15,20 +15,23 @@ import optuna
 import torch
 from optuna.trial import Trial, TrialState
 
-from search import configfile, fusing
+from search import fusing
 from search.cost import Budget, Costs
 from search.evaluate import Evaluate, Failed, FailureReason, Fidelity, Run, Scored
 from search.lifeline import Stopping
+from search.machine import MACHINE, Machine, note
 from search.memorylimit import DID_NOT_FIT, fits, memory_limit
 from search.objective import excess
-from search.plan import StudyPlan, make_plan
+from search.plan import StudyPlan
+from search.queues import Probe
 from search.runrecord import pack_counts, record
 from search.samplers import make_sampler
 from search.schedule import FilterSchedule
 from search.splits import Splits
-from search.study import PURPOSES, Probe, Purpose, Storage, load
+from search.study import PURPOSES, Purpose, Storage, load
 from search.table import TableEvaluator
-from search.training import TrainingEvaluator, choose_device
+from search.training import TrainingEvaluator, choose_device, device_name
+from search.trialstore import LostTrialError
 
 _IDLE_SECONDS = 0.05
 
@@ -47,15 +50,11 @@ def make_evaluator(plan: StudyPlan, storage: Storage | None = None) -> Evaluate:
     return evaluate
 
 
-def open_study(plan: StudyPlan, folder: Path) -> Storage:
-    """The study in `folder`, ready to propose candidates."""
+def open_study(plan: StudyPlan, folder: Path, supervisor: str | None = None) -> Storage:
+    """The study in `folder`, ready to propose candidates; for a worker of this supervisor."""
     config = plan.config
-    return load(folder, config.name, make_sampler(config.search, plan.space, plan.cost_model, config.seed))
-
-
-def work_in(folder: Path) -> None:
-    """Be a worker process of the study in `folder` until SIGTERM, which is heeded after the job at hand."""
-    work(make_plan(configfile.read(folder / "config.yaml")), folder, Stopping())
+    sampler = make_sampler(config.search, plan.space, plan.cost_model, config.seed)
+    return load(folder, config.name, sampler, supervisor)
 
 
 def measure(plan: StudyPlan, folder: Path) -> None:
@@ -64,18 +63,21 @@ def measure(plan: StudyPlan, folder: Path) -> None:
     fusing.decide(plan, open_study(plan, folder), make_evaluator(plan))
 
 
-def work(plan: StudyPlan, folder: Path, stopping: Stopping) -> None:
+def work(plan: StudyPlan, folder: Path, supervisor: str, stopping: Stopping) -> None:
     """Carry out the jobs of the study in `folder`, and wait for more, until asked to stop; with one thread."""
     torch.set_num_threads(1)
-    storage = open_study(plan, folder)
+    storage = open_study(plan, folder, supervisor)
     evaluate = make_evaluator(plan, storage)
+    here = note(storage, Machine.here(device_name(plan.config.compute.device)))
     while not stopping.asked:
-        if not carry_out_next(plan, evaluate, storage):
+        if not carry_out_next(plan, evaluate, storage, here):
             time.sleep(_IDLE_SECONDS)
 
 
-def carry_out_next(plan: StudyPlan, evaluate: Evaluate, storage: Storage) -> bool:
+def carry_out_next(plan: StudyPlan, evaluate: Evaluate, storage: Storage, machine: str | None = None) -> bool:
     """Carry out one waiting job, trials before confirmation before probes; False when nothing waits.
+
+    The job is marked with the machine it runs on, if that is given.
 
     Whatever a job raises puts it back into the queue, at most `study.MOST_ATTEMPTS` times.
     """
@@ -89,10 +91,14 @@ def carry_out_next(plan: StudyPlan, evaluate: Evaluate, storage: Storage) -> boo
             break
     else:
         return False
+    if machine is not None:
+        trial.set_user_attr(MACHINE, machine)
     try:
         carry_out[purpose](plan, evaluate, storage, trial)
+    except LostTrialError as error:
+        sys.stderr.write(f"{error}\n")
     except Exception as error:  # neither a user's network nor a library may end the whole study
-        storage.release(purpose, os.getpid(), "".join(traceback.format_exception(error)))
+        storage.release(purpose, storage.owner.__eq__, "".join(traceback.format_exception(error)))
     return True
 
 

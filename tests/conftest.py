@@ -5,12 +5,13 @@ import torch
 from browser import chromium, page
 from hypothesis import settings
 from planted_findings import PlantedChallenger, make_finding, make_findings, make_plan, make_storage
+from postgres import postgres
 
 from search.findings import Finding, Findings
 from search.plan import StudyPlan
 from search.study import Storage
 
-__all__ = ["chromium", "page"]  # fixtures
+__all__ = ["chromium", "page", "postgres"]  # fixtures
 
 settings.register_profile("shared machines", deadline=None)
 settings.load_profile("shared machines")

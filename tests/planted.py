@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from search import study
+from search import queues, study
 from search.config import StudyConfig
+from search.coordinate import Launch, Stop
 from search.evaluate import Failed, Fidelity, OnEpoch, Run, Scored, Split
 from search.plan import StudyPlan, make_plan
-from search.run import Launch, Stop
 from search.schedule import FilterSchedule
 from search.study import Storage
 from search.worker import carry_out_next, make_evaluator, open_study
@@ -105,7 +105,7 @@ def conduct(folder, evaluate=None, seed=0, **changes):
     folder.mkdir(exist_ok=True)
     study.create(folder, config, plan.objective.directions, plan.data.fingerprint)
     storage = open_study(plan, folder)
-    study.enqueue_missing(storage, plan.proposals())
+    queues.enqueue_missing(storage, plan.proposals())
     launch = Launch(
         plan, storage, InlineWorkers(plan, evaluate or make_evaluator(plan), storage), Stop(None), lambda _: None
     )

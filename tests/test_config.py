@@ -1,25 +1,34 @@
 import hashlib
 import json
+from typing import Annotated, get_args, get_origin
 
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from search.config import ComputeConfig, ConfirmConfig, FiltersConfig, RulesConfig, Section, StageConfig, StudyConfig
+from search.config import ComputeConfig, ConfirmConfig, FiltersConfig, RulesConfig, Section, StudyConfig
 from search.cost import Budget
 from search.dataconfig import DataConfig
 from search.rules import Rule
+from search.section import Operational, Role
+
+
+def sections_in(annotation):
+    """The sections an annotation names, entries of lists and what may be null too."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from sections_in(inner)
 
 
 def sections(model):
     """The model and every section below it."""
     yield model
     for field in model.model_fields.values():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
+        for inner in sections_in(field.annotation):
             yield from sections(inner)
 
 
-MODELS = [*sections(StudyConfig), StageConfig]
+MODELS = [*sections(StudyConfig)]
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
@@ -34,7 +43,7 @@ def test_every_field_has_a_description_and_a_default(model):
 def test_every_section_is_frozen_and_refuses_unknown_keys(model):
     assert issubclass(model, Section)
     with pytest.raises(ValidationError, match="frozen"):
-        setattr(model(), next(iter(model.model_fields)), None)
+        setattr(model.model_construct(), next(iter(model.model_fields)), None)
     with pytest.raises(ValidationError, match="not permitted"):
         model.model_validate({"unknown": 1})
 
@@ -55,6 +64,100 @@ def test_only_what_decides_results_has_a_fingerprint():
     assert config.fingerprint() == other_machine.fingerprint()
     assert config.fingerprint() != other_margin.fingerprint()
     assert config.semantic().keys() == StudyConfig.model_fields.keys() - {"compute"}
+
+
+def unmarked(model):
+    """The fields of a section, the sections among them apart, of which nobody said what they are."""
+    for name, field in model.model_fields.items():
+        if not any(sections_in(field.annotation)):
+            try:
+                role = model.role_of(name)
+            except AttributeError:
+                role = None
+            if role not in get_args(Role):
+                yield name
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_every_field_is_marked_semantic_or_operational(model):
+    assert list(unmarked(model)) == []
+    assert "role" in vars(model), "a section says itself what its fields are"
+
+
+def test_a_field_that_is_not_marked_would_be_noticed():
+    class Unmarked(Section):
+        field: int = 0
+        marked: Annotated[int, Operational] = 0
+
+    assert list(unmarked(Unmarked)) == ["field"]
+
+
+def test_entries_of_lists_decide_results_throughout():
+    listed = [
+        section
+        for model in MODELS
+        for field in model.model_fields.values()
+        if get_origin(field.annotation) is tuple
+        for section in sections_in(field.annotation)
+    ]
+    assert listed
+    assert all(section.operational() == {} for section in listed)
+
+
+def operational(model, prefix=""):
+    """Every operational field with its dotted path."""
+    for name, field in model.model_fields.items():
+        inner = [*sections_in(field.annotation)]
+        for section in inner:
+            yield from operational(section, f"{prefix}{name}.")
+        if not inner and model.role_of(name) == "operational":
+            yield f"{prefix}{name}"
+
+
+def test_what_another_machine_may_have_otherwise_is_settled():
+    found = set(operational(StudyConfig))
+    compute = {name for name in found if name.startswith("compute.")}
+    assert compute == {f"compute.{name}" for name in ComputeConfig.model_fields}
+    assert found - compute == {"data.path", "data.download", "data.groups", "table.path", "table.seconds_per_run"}
+
+
+def test_what_is_operational_is_neither_kept_nor_in_the_fingerprint():
+    def study(**places):
+        return StudyConfig.model_validate({"data": {"source": "MNIST"} | places})
+
+    here, there = study(path="/here"), study(path="/there", download=True, groups="g.csv")
+    assert here.semantic() == there.semantic()
+    assert here.fingerprint() == there.fingerprint()
+    assert {"path", "download", "groups"}.isdisjoint(here.semantic()["data"])
+    assert here.semantic()["data"]["source"] == "MNIST"
+    other = StudyConfig.model_validate({"data": {"source": "KMNIST", "path": "/here"}})
+    assert other.fingerprint() != here.fingerprint()
+
+
+def test_a_table_may_lie_elsewhere_and_take_its_time():
+    def study(**table):
+        return StudyConfig.model_validate({"table": {"noise_sd": 0.002} | table})
+
+    here, there = study(path="/here.csv"), study(path="/there.csv", seconds_per_run=2)
+    assert here.semantic() == there.semantic()
+    assert here.fingerprint() == there.fingerprint()
+    assert study(path="/here.csv", noise_sd=0.003).fingerprint() != here.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("compute", "message"),
+    [
+        ({"device": "cpu", "gpus_per_worker": 0.5}, "gpus_per_worker 0.5 is for a GPU, and device is cpu"),
+        ({"gpus_per_worker": 0}, "greater than 0"),
+        ({"gpus_per_worker": 2}, "less than or equal to 1"),
+        ({"lease_seconds": 0.5}, "greater than or equal to 1"),
+        ({"max_job_minutes": 0}, "greater than 0"),
+        ({"max_gpu_hours": -1}, "greater than 0"),
+    ],
+)
+def test_limits_and_shares_that_are_none_are_refused(compute, message):
+    with pytest.raises(ValidationError, match=message):
+        ComputeConfig.model_validate(compute)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +252,10 @@ SURFACE = {"surface": {}, "images": {}, "noise_sd": 0.0}
         (SURFACE | {"percent": True}, "a surface has no file; leave columns and percent out"),
         (SURFACE | {"exhaustive": True}, "exhaustive looks at no runs, so noise_sd and noise_spread have no use"),
         (
+            {"path": "a.csv", "exhaustive": True, "seconds_per_run": 0.1},
+            "seconds_per_run 0.1 has no use, as exhaustive looks at no runs; leave it out",
+        ),
+        (
             {"path": "a.csv", "columns": {"accuracy": ["a", "b"]}, "noise_sd": 0.1},
             "several accuracy columns are the runs, so noise_sd",
         ),
@@ -205,7 +312,7 @@ def test_an_allowance_pays_for_a_look():
 
 def test_a_choice_that_came_later_leaves_earlier_fingerprints_as_they_were():
     usual = StudyConfig()
-    earlier = usual.semantic()
+    earlier = usual.model_dump(mode="json", exclude={"compute"})
     del earlier["training"]["precision"]
     assert usual.fingerprint() == hashlib.sha256(json.dumps(earlier, sort_keys=True).encode()).hexdigest()
     other = usual.model_copy(update={"training": usual.training.model_copy(update={"precision": "bfloat16"})})

@@ -2,6 +2,7 @@ import ast
 import errno
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,44 @@ def test_a_study_of_another_version_is_refused_with_what_it_had_and_lacks(tmp_pa
         configfile.refuse_another(made_by, StudyConfig(), tmp_path)
     assert "\n  search.temperature: 3 -> nothing\n" in str(refused.value)
     assert "\n  confirm.challengers: nothing -> 4\n" in str(refused.value)
+
+
+NPZ = {"data": {"source": "npz", "path": "/there/images.npz", "groups": "/there/groups.csv"}}
+
+
+@pytest.mark.parametrize("keeps", [StudyConfig.semantic, partial(StudyConfig.model_dump, mode="json")])
+def test_data_may_lie_elsewhere_when_a_study_is_resumed(tmp_path, keeps):
+    made_by = keeps(StudyConfig.model_validate(NPZ))
+    here = {"data": NPZ["data"] | {"path": "here.npz", "groups": None}}
+    configfile.refuse_another(made_by, StudyConfig.model_validate(here), tmp_path)
+    with pytest.raises(ConfigError, match=r"\(there -> here\):\n  confirm.margin: 0.005 -> 0.01\nset these back"):
+        configfile.refuse_another(made_by, StudyConfig.model_validate(here | {"confirm": {"margin": 0.01}}), tmp_path)
+
+
+@pytest.mark.parametrize("keeps", [StudyConfig.semantic, partial(StudyConfig.model_dump, mode="json")])
+@pytest.mark.parametrize(
+    ("there", "here", "lines"),
+    [
+        (NPZ, {}, ["data.source: npz -> digits"]),
+        ({}, NPZ, ["data.source: digits -> npz"]),
+        (
+            {"table": {"path": "a.csv", "noise_sd": 0.1}},
+            {"table": {"path": "b.csv", "noise_sd": 0.2, "seconds_per_run": 3}},
+            ["table.noise_sd: 0.1 -> 0.2"],
+        ),
+    ],
+)
+def test_only_what_decides_results_makes_another_configuration(keeps, there, here, lines):
+    made_by = keeps(StudyConfig.model_validate(there))
+    assert configfile.difference(made_by, StudyConfig.model_validate(here)) == lines
+
+
+def test_a_table_for_images_is_another_configuration():
+    table = StudyConfig.model_validate({"table": {"path": "a.csv", "noise_sd": 0.1}})
+    (line,) = configfile.difference(StudyConfig().semantic(), table)
+    assert line.startswith("table: null -> {columns: ")
+    (line,) = configfile.difference(table.semantic(), StudyConfig())
+    assert line.endswith("-> null")
 
 
 def test_the_template_says_every_default_and_names_its_schema(read):
@@ -332,6 +371,6 @@ def test_an_override_reaches_into_a_section_that_was_null(tmp_path):
     assert (config.table.surface.strength, config.table.surface.best_ratio) == (0.5, 1.0)
     path.write_text("name: bare")
     config = configfile.read(path, ["table={path: a.csv, noise_sd: 0.0}"])
-    assert configfile.difference(StudyConfig(name="bare"), config)[0].startswith("table: null -> {path: a.csv")
+    assert config == StudyConfig.model_validate({"name": "bare", "table": {"path": "a.csv", "noise_sd": 0.0}})
     with pytest.raises(ConfigError, match=r"table.pth is no known key.*Did you mean table.path\?"):
         configfile.read(path, ["table.pth=a.csv"])

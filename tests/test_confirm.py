@@ -3,7 +3,7 @@ import pytest
 from optuna.trial import TrialState
 from planted import Planted, peaked
 
-from search import study
+from search import queues, study
 from search.cases import Case, correctness, judge, scores, standings, store_cases, stored_cases
 from search.config import StudyConfig
 from search.confirm import choose_cases, enqueue_next, fit_surrogate, runs_needed
@@ -29,7 +29,7 @@ def searched(tmp_path_factory):
     plan = make_plan(CONFIG)
     study.create(folder, CONFIG, plan.objective.directions, plan.data.fingerprint)
     storage = open_study(plan, folder)
-    study.enqueue_missing(storage, plan.proposals())
+    queues.enqueue_missing(storage, plan.proposals())
     evaluate = Planted(peaked(1, 0.01))
     while carry_out_next(plan, evaluate, storage):
         pass
@@ -113,7 +113,7 @@ def test_only_runs_up_to_the_first_gap_count(searched, tmp_path):
     storage = open_study(plan, tmp_path)
     schedule = FilterSchedule((8, 8, 8))
     for first in (0, 4, 8):
-        study.enqueue_confirmation(storage, schedule, first, 4)
+        storage.queue("confirm", [queues.confirmation(str(schedule), first, 4)])
     jobs = [storage.claim("confirm") for _ in range(3)]
     for job in (jobs[2], jobs[0]):
         job.set_user_attr("runs", [{"accuracy": job.number + i / 10} for i in range(4)])
@@ -125,7 +125,7 @@ def test_a_run_without_a_score_classified_nothing(searched, tmp_path):
     plan, _, _ = searched
     study.create(tmp_path, CONFIG, ("maximize",), "data")
     storage = open_study(plan, tmp_path)
-    study.enqueue_confirmation(storage, FilterSchedule((8, 8, 8)), 0, 2)
+    storage.queue("confirm", [queues.confirmation(str(FilterSchedule((8, 8, 8))), 0, 2)])
     job = storage.claim("confirm")
     job.set_user_attr("runs", [{"accuracy": 0.9}, {"reason": "diverged"}])
     storage.confirm.tell(job, 0.45)

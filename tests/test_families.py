@@ -34,7 +34,7 @@ FAMILIES = {
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
-    monkeypatch.setattr("search.run.POLL_SECONDS", 0)
+    monkeypatch.setattr("search.coordinate.POLL_SECONDS", 0)
 
 
 @pytest.mark.parametrize(("network", "multiple", "budget"), FAMILIES.values(), ids=FAMILIES)

@@ -7,7 +7,7 @@ import tempfile
 import pytest
 from optuna.trial import TrialState
 
-from search import launch, study
+from search import launch, queues, study
 from search.config import StudyConfig
 from search.cost import Budget
 from search.launch import POLL_SECONDS, LocalWorkers, Pace
@@ -26,17 +26,17 @@ from search.schedule import FilterSchedule
 def test_a_job_of_any_purpose_returns_to_the_queue_when_its_worker_dies(tmp_path, monkeypatch, purpose, death, said):
     storage = study.create(tmp_path, StudyConfig(), ("maximize",), "data")
     schedule = FilterSchedule((8, 8, 8))
-    study.enqueue_missing(storage, [study.Proposal("qmc", Budget("params", 1500), {})])
-    study.enqueue_confirmation(storage, schedule, 0, 4)
-    study.enqueue_probes(storage, [study.Probe(schedule, 0, 4, "test", 15, learning_rate_factor=2.0)])
+    queues.enqueue_missing(storage, [queues.Proposal("qmc", Budget("params", 1500), {})])
+    storage.queue("confirm", [queues.confirmation(str(schedule), 0, 4)])
+    queues.enqueue_probes(storage, [queues.Probe(schedule, 0, 4, "test", 15, learning_rate_factor=2.0)])
     dead = subprocess.Popen([sys.executable, "-c", death])
     status = dead.wait()
     with monkeypatch.context() as patch:
         patch.setattr("os.getpid", lambda: dead.pid)
         assert storage.claim(purpose)
-    workers = LocalWorkers(tmp_path, 1, 0)
+    workers = LocalWorkers(tmp_path, StudyConfig(), 1, 0)
 
-    def start():
+    def start(_):
         log = tempfile.TemporaryFile()  # noqa: SIM115
         log.write(b"a long trace, " * 1000)
         return launch._Worker(log, dead.pid, status)

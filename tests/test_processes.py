@@ -156,23 +156,35 @@ def test_a_killed_process_loses_nothing(config, complete, tmp_path, whom):
     folder = tmp_path / "killed"
     process = start(config, folder, "--workers", "2")
     wait_for_trials(process, folder, 1)
-    worker, *_ = {trial.user_attrs["owner"] for trial in trials(folder) if "owner" in trial.user_attrs}
-    os.kill(whom(worker), signal.SIGKILL)
+    owner, *_ = {trial.user_attrs["owner"] for trial in trials(folder) if "owner" in trial.user_attrs}
+    os.kill(whom(int(owner.rpartition("/")[2])), signal.SIGKILL)
     finish(process)
     assert timeless(folder / "trials.csv") == timeless(complete / "trials.csv")
-    assert any(trial.user_attrs["owner"] != worker for trial in trials(folder))
+    assert any(trial.user_attrs["owner"] != owner for trial in trials(folder))
 
 
-def test_two_launchers_cannot_run_one_study(config, tmp_path):
-    folder = tmp_path / "twice"
+def test_launches_share_one_study(config, complete, tmp_path):
+    folder = tmp_path / "shared"
     first = start(config, folder, "--workers", "1")
     wait_for_trials(first, folder, 1)
-    second = start(config, folder, "--resume")
-    _, err = second.communicate(timeout=60)
+    second = start(config, folder, "--workers", "1", "--resume")
+    worker = [sys.executable, "-m", "search", "worker", str(folder), "--workers", "1"]
+    third = subprocess.Popen(worker, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for each in (first, second, third):
+        finish(each)
+    assert timeless(folder / "trials.csv") == timeless(complete / "trials.csv")
+    assert [path.name for path in folder.glob("study.db*")] == ["study.db"]
+
+
+def test_a_launch_of_another_configuration_is_refused_with_the_difference(config, tmp_path):
+    folder = tmp_path / "refused"
+    first = start(config, folder, "--workers", "1")
+    wait_for_trials(first, folder, 1)
+    _, err = (second := start(config, folder, "--resume", "--set", "confirm.margin=0.1")).communicate(timeout=60)
     first.send_signal(signal.SIGINT)
     first.communicate(timeout=60)
-    assert second.returncode in (0, 3)
-    assert second.returncode == 0 or "is being run by another process" in err
+    assert second.returncode == 3
+    assert "confirm.margin" in err
 
 
 def test_max_wall_hours_stops_cleanly(config, tmp_path):

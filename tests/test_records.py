@@ -44,8 +44,9 @@ def test_no_text_opens_a_formula(text):
 class _Planted:
     """A storage of trials with these values."""
 
-    def __init__(self, *values):
+    def __init__(self, *values, **others):
         attrs = {"origin": "band", "budget": "params <= 1500", "runs": [{"accuracy": 0.9, "wall_seconds": 1.0}]}
+        attrs |= others
         self._trials = [optuna.trial.create_trial(values=each, user_attrs=attrs) for each in values]
 
     def trials(self, purpose):
@@ -56,3 +57,9 @@ class _Planted:
 def test_a_trials_value_stays_a_number_below_zero_too():
     rows = csv.DictReader(io.StringIO(csv_text(TRIAL_COLUMNS, trial_rows(_Planted([-0.25], [0.1234567], [0.9, -3])))))
     assert [row["value"] for row in rows] == ["-0.25", "0.123457", "0.9 -3"]
+
+
+@pytest.mark.parametrize(("noted", "written"), [({"machine": "5f2a90c1"}, "5f2a90c1"), ({}, "")])
+def test_a_trial_says_what_it_ran_on_where_that_was_noted(noted, written):
+    (row,) = csv.DictReader(io.StringIO(csv_text(TRIAL_COLUMNS, trial_rows(_Planted([0.9], **noted)))))
+    assert row["machine"] == written

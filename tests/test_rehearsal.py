@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from planted import InlineWorkers
 
-from search import study
+from search import queues, study
 from search.cases import Case, Challenger, stored_cases
 from search.config import StudyConfig
+from search.coordinate import Launch, Stop
 from search.cost import Budget
 from search.findings import conclude
 from search.plan import make_plan
 from search.rehearsal import Rehearsed, Truth, conduct, rehearse
 from search.rules import Rule
-from search.run import Launch, Stop
 from search.schedule import FilterSchedule
 from search.verdict import Interval, Verdict
 from search.worker import make_evaluator, open_study
@@ -39,7 +39,7 @@ def conduct_on_disk(config, folder):
     plan = make_plan(config)
     study.create(folder, config, plan.objective.directions, plan.source.fingerprint)
     storage = open_study(plan, folder)
-    study.enqueue_missing(storage, plan.proposals())
+    queues.enqueue_missing(storage, plan.proposals())
     workers = InlineWorkers(plan, make_evaluator(plan), storage)
     launch = Launch(plan, storage, workers, Stop(None), lambda _: None)
     assert launch.search()
@@ -65,7 +65,7 @@ def record_of(storage):
 
 
 def test_a_rehearsed_study_is_the_study_through_the_storage_on_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr("search.run.POLL_SECONDS", 0)
+    monkeypatch.setattr("search.coordinate.POLL_SECONDS", 0)
     plan, stored = conduct_on_disk(small(seed=7), tmp_path)
     in_memory, cases, _ = conduct(plan)
     assert record_of(in_memory) == record_of(stored)

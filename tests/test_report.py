@@ -15,6 +15,7 @@ from planted_findings import make_findings, make_plan, make_storage
 from search.beststage import FiltersInterval
 from search.cost import amount
 from search.findings import BestFilters, Findings
+from search.machine import Machine, note
 from search.report import write_report
 from search.schedule import FilterSchedule
 
@@ -203,6 +204,22 @@ def test_a_study_without_findings_or_environment_still_has_a_page(plan, storage_
     assert "Nothing is known yet" in page.text
     assert "Verdicts" not in page.text
     assert len(page.all("img")) == 5
+
+
+def test_a_change_of_software_or_device_is_shown(plan, tmp_path):
+    storage = make_storage(plan, tmp_path)
+    unchanged = _Page(write_report(tmp_path, make_findings(plan), storage).read_text())
+    assert "changed while it ran" not in unchanged.text
+    first = Machine("3.12.4", "0.9.0", None, "<script>alert(1)</script>", {"torch": "2.14.0"})
+    for number, machine in enumerate((first, replace(first, device="NVIDIA A100"))):
+        digest = note(storage, machine)
+        attrs = storage.trials("search", TrialState.COMPLETE)[number].user_attrs | {"machine": digest}
+        storage.search.add_trial(optuna.trial.create_trial(value=0.9, user_attrs=attrs))
+    page = _Page(write_report(tmp_path, make_findings(plan), storage).read_text())
+    assert page.faults == []
+    last = len(storage.trials("search")) - 1
+    said = f"Trial {last} ran with device NVIDIA A100, trial {last - 1} with <script>alert(1)</script>."
+    assert f"changed while it ran {said}" in page.text
 
 
 def test_a_study_before_its_first_look_and_without_a_surrogate(early, storage_of_plan, tmp_path):

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from planted import Failing, InlineWorkers, Planted, conduct, peaked
 
-from search import study
+from search import queues, study
 from search.cases import Exploration, correctness, store_exploration, stored_cases
 from search.config import StudyConfig
+from search.coordinate import Launch, Stop
 from search.errors import InterruptedStudyError, NoTrialError
 from search.findings import conclude
 from search.plan import make_plan
 from search.progress import progress
 from search.records import verdict_values
-from search.run import Launch, Stop, write_outcome
+from search.run import write_outcome
 from search.splits import Splits
 from search.verdict import image_bootstrap
 from search.worker import make_evaluator, open_study
@@ -24,7 +25,7 @@ from search.worker import make_evaluator, open_study
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
-    monkeypatch.setattr("search.run.POLL_SECONDS", 0)
+    monkeypatch.setattr("search.coordinate.POLL_SECONDS", 0)
 
 
 def test_where_doubling_is_best_it_is_near_optimal(tmp_path):
@@ -102,7 +103,7 @@ def test_a_stopped_search_leaves_what_is_finished(tmp_path):
     plan = make_plan(config)
     study.create(tmp_path, config, plan.objective.directions, plan.data.fingerprint)
     storage = open_study(plan, tmp_path)
-    study.enqueue_missing(storage, plan.proposals())
+    queues.enqueue_missing(storage, plan.proposals())
     stop = Stop(None)
 
     def after_five(storage):
@@ -191,8 +192,8 @@ def test_a_mended_cause_of_crashes_lets_a_resume_go_on(tmp_path):
     config = StudyConfig.model_validate(study.load(tmp_path, "digits").search.user_attrs["config"])
     plan = make_plan(config)
     storage = open_study(plan, tmp_path)
-    storage.release("search", None, "interrupted")
-    study.enqueue_missing(storage, plan.proposals())
+    storage.release("search", lambda _: True, "interrupted", counts=False)
+    queues.enqueue_missing(storage, plan.proposals())
     workers = InlineWorkers(plan, Planted(peaked(2, 0.02)), storage)
     assert Launch(plan, storage, workers, Stop(None), lambda _: None).search()
     assert progress(storage).finished == config.search.trials

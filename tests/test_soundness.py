@@ -7,12 +7,12 @@ import pytest
 from planted import InlineWorkers, Planted, peaked
 from scipy.stats import spearmanr
 
-from search import study
+from search import queues, study
 from search.config import StudyConfig
+from search.coordinate import Launch, Stop
 from search.findings import conclude
 from search.plan import make_plan
 from search.records import run_rows, verdict_values
-from search.run import Launch, Stop
 from search.soundness import difference, probes, rank_correlations
 from search.worker import open_study
 
@@ -44,7 +44,7 @@ def conduct(folder, evaluate, **soundness):
     plan = make_plan(config)
     study.create(folder, config, plan.objective.directions, plan.data.fingerprint)
     storage = open_study(plan, folder)
-    study.enqueue_missing(storage, plan.proposals())
+    queues.enqueue_missing(storage, plan.proposals())
     launch = Launch(plan, storage, InlineWorkers(plan, evaluate, storage), Stop(None), lambda _: None)
     assert launch.search()
     assert launch.confirm()
@@ -55,7 +55,7 @@ def conduct(folder, evaluate, **soundness):
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
-    monkeypatch.setattr("search.run.POLL_SECONDS", 0)
+    monkeypatch.setattr("search.coordinate.POLL_SECONDS", 0)
 
 
 def test_a_verdict_that_does_not_depend_on_the_learning_rate_holds(tmp_path):
@@ -97,7 +97,7 @@ def test_a_resume_queues_no_probe_twice(tmp_path):
     plan, storage = conduct(tmp_path, Recipes(peaked(1, 0.02)), learning_rate_runs=4)
     before = len(storage.trials("probe"))
     assert before
-    study.enqueue_probes(storage, probes(plan, storage))
+    queues.enqueue_probes(storage, probes(plan, storage))
     assert len(storage.trials("probe")) == before
 
 

@@ -3,6 +3,7 @@
 import bz2
 import inspect
 import pickle
+import shutil
 import struct
 import sys
 
@@ -318,6 +319,51 @@ def test_a_set_is_fetched_where_that_is_asked_for_and_it_is_not_there(tmp_path, 
     monkeypatch.setattr(datasets.MNIST, "download", fetch)
     config = DataConfig(source="FashionMNIST", path=str(tmp_path), download=True)
     assert load(config).fingerprint == load(config).fingerprint
+
+
+@pytest.mark.parametrize("source", ["npz", "folder", "FashionMNIST"])
+def test_a_fingerprint_goes_by_what_the_data_are_not_by_where_they_lie(tmp_path, source):
+    first, moved = tmp_path / "first", tmp_path / "elsewhere" / "moved"
+    first.mkdir()
+    match source:
+        case "npz":
+            np.savez(first / "shapes.npz", **arrays())
+        case "folder":
+            for name in ("cat", "dog"):
+                (first / name).mkdir()
+                for number in range(4):
+                    Image.fromarray(pixels(8, 8)).save(first / name / f"{number}.png")
+        case _:
+            fashion(first)
+
+    def fingerprint(root):
+        return load(DataConfig(source=source, path=str(root / ("shapes.npz" if source == "npz" else "")))).fingerprint
+
+    kept = fingerprint(first)
+    shutil.copytree(first, moved)
+    shutil.rmtree(first)
+    assert fingerprint(moved) == kept
+    match source:
+        case "npz":
+            np.savez(moved / "shapes.npz", **arrays())
+        case "folder":
+            (moved / "cat" / "3.png").rename(moved / "dog" / "4.png")
+        case _:
+            fashion(moved)
+    assert fingerprint(moved) != kept
+
+
+def test_groups_are_guarded_by_the_fingerprint_wherever_they_lie(tmp_path):
+    np.savez(tmp_path / "shapes.npz", **arrays(60))
+
+    def fingerprint(name, size):
+        path = tmp_path / name
+        path.write_text("group,image\n" + "".join(f"{i // size},{i}\n" for i in range(60)))
+        return load(DataConfig(source="npz", path=str(tmp_path / "shapes.npz"), groups=str(path))).fingerprint
+
+    ungrouped = load(DataConfig(source="npz", path=str(tmp_path / "shapes.npz"))).fingerprint
+    assert fingerprint("a.csv", 6) == fingerprint("b.csv", 6)
+    assert len({ungrouped, fingerprint("a.csv", 6), fingerprint("a.csv", 5)}) == 3
 
 
 def test_groups_keep_images_together(tmp_path):

@@ -1,4 +1,3 @@
-import os
 import sqlite3
 from collections import Counter
 
@@ -6,50 +5,67 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search import study
+from search import database, queues, study
 from search.config import StudyConfig
 from search.cost import Budget
 from search.errors import StorageError
 from search.progress import progress
+from search.queues import Probe, Proposal
 from search.schedule import FilterSchedule
-from search.study import MOST_ATTEMPTS, Probe, Proposal
+from search.storageurl import VARIABLE
+from search.study import MOST_ATTEMPTS
+from search.trialstore import LostTrialError
 
 BUDGET = Budget("params", 1500)
 
 
+def anybody(_):
+    return True
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage(tmp_path, request, monkeypatch):
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres").url("study")
+        monkeypatch.setenv(VARIABLE, url.render_as_string(hide_password=False))
+    storage = study.create(tmp_path, StudyConfig(), ("maximize",), "data")
+    yield storage
+    storage.disconnect()
+
+
 @pytest.fixture
-def storage(tmp_path):
+def in_file(tmp_path):
     return study.create(tmp_path, StudyConfig(), ("maximize",), "data")
 
 
 def test_every_proposal_is_queued_once_however_often_it_is_asked_for(storage):
     proposals = [Proposal("band", BUDGET, {})] * 3
-    study.enqueue_missing(storage, proposals[:2])
+    queues.enqueue_missing(storage, proposals[:2])
     storage.claim("search")
-    study.enqueue_missing(storage, proposals)
-    study.enqueue_missing(storage, proposals)
+    queues.enqueue_missing(storage, proposals)
+    queues.enqueue_missing(storage, proposals)
     assert [trial.user_attrs["proposal"] for trial in storage.trials("search")] == [0, 1, 2]
 
 
 def give_up(storage, purpose):
     for _ in range(MOST_ATTEMPTS):
         assert storage.claim(purpose)
-        storage.release(purpose, os.getpid(), "exit status -9")
+        storage.release(purpose, storage.owner.__eq__, "exit status -9")
 
 
 def test_what_was_given_up_is_queued_again_and_counts_once(storage):
-    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
-    study.enqueue_confirmation(storage, FilterSchedule((8, 8, 8)), 16, 16)
+    queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+    storage.queue("confirm", [queues.confirmation(str(FilterSchedule((8, 8, 8))), 16, 16)])
     probe = Probe(FilterSchedule((8, 8, 8)), 0, 4, "test", 15, learning_rate_factor=2.0)
-    study.enqueue_probes(storage, [probe])
+    queues.enqueue_probes(storage, [probe])
     for purpose in study.PURPOSES:
         give_up(storage, purpose)
     assert progress(storage).given_up == 3
     assert progress(storage).first_crash
     for _ in range(2):
-        study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
-        study.enqueue_given_up(storage)
-        study.enqueue_probes(storage, [probe])
+        queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+        queues.enqueue_given_up(storage)
+        queues.enqueue_probes(storage, [probe])
     assert [len(storage.trials(purpose)) for purpose in study.PURPOSES] == [2, 2, 2]
     counts = progress(storage)
     assert (counts.trials, counts.confirmations, counts.probes, counts.given_up) == (1, 16, 4, 0)
@@ -71,7 +87,7 @@ def test_a_creation_that_was_killed_leaves_no_study_and_the_next_one_succeeds(tm
 
 
 def test_claims_take_queued_trials_in_order_and_never_create_one(storage):
-    study.enqueue_missing(storage, [Proposal("doubling", BUDGET, {"stage_1": 4}), Proposal("band", BUDGET, {})])
+    queues.enqueue_missing(storage, [Proposal("doubling", BUDGET, {"stage_1": 4}), Proposal("band", BUDGET, {})])
     first, second = storage.claim("search"), storage.claim("search")
     assert (first.number, second.number) == (0, 1)
     assert storage.claim("search") is None
@@ -79,34 +95,42 @@ def test_claims_take_queued_trials_in_order_and_never_create_one(storage):
 
 
 def test_two_workers_never_claim_one_trial(storage, tmp_path):
-    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})] * 6)
+    queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})] * 6)
     other = study.load(tmp_path, "digits")
     claimed = [each.claim("search") for each in (storage, other) * 4]
     assert Counter(trial.number for trial in claimed if trial) == Counter(range(6))
 
 
-def test_of_two_workers_that_saw_a_trial_waiting_one_gets_it(storage, tmp_path):
-    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+def test_what_another_queued_meanwhile_is_not_queued_twice(storage, tmp_path):
     other = study.load(tmp_path, "digits")
-    assert [each.trials("search", TrialState.WAITING)[0].number for each in (storage, other)] == [0, 0]
-    assert [each.store.take(1, 1) for each in (storage, other)] == [True, False]
+    job = queues.confirmation("8-8-8", 0, 4)
+    assert [each.queue("confirm", [job], after=0) for each in (storage, other)] == [True, False]
+    assert len(storage.trials("confirm")) == 1
+    storage.set_once("confirm", "cases", ["first"])
+    other.set_once("confirm", "cases", ["second"])
+    assert other.confirm.user_attrs["cases"] == ["first"]
+
+
+def test_of_two_first_launches_one_makes_the_study(tmp_path):
+    first, second = (study.create(tmp_path, StudyConfig(), ("maximize",), each) for each in ("one", "another"))
+    assert first.search.user_attrs["data"] == second.search.user_attrs["data"] == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
 
 
 def test_released_work_returns_to_the_queue_under_its_number(storage):
-    study.enqueue_missing(storage, [Proposal("doubling", BUDGET, {"stage_1": 4})])
+    queues.enqueue_missing(storage, [Proposal("doubling", BUDGET, {"stage_1": 4})])
     trial = storage.claim("search")
     trial.suggest_int("stage_1", 2, 64, log=True)
-    assert storage.release("search", None, "interrupted") == 1
+    assert storage.release("search", anybody, "interrupted", counts=False) == 1
     again = storage.claim("search")
     assert (again.number, again.suggest_int("stage_1", 2, 64, log=True)) == (0, 4)
 
 
 def test_work_that_keeps_crashing_is_given_up_with_what_happened(storage):
-    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+    queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
     for _ in range(MOST_ATTEMPTS):
         trial = storage.claim("search")
-        owner = storage.trials("search")[0].user_attrs["owner"]
-        storage.release("search", owner, "exit status -9")
+        storage.release("search", storage.owner.__eq__, "exit status -9")
     assert trial is not None
     assert storage.claim("search") is None
     [ended] = storage.trials("search")
@@ -116,16 +140,16 @@ def test_work_that_keeps_crashing_is_given_up_with_what_happened(storage):
 
 
 def test_interruptions_are_held_against_no_trial(storage):
-    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+    queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
     for _ in range(3 * MOST_ATTEMPTS):
         assert storage.claim("search") is not None
-        storage.release("search", None, "interrupted")
+        storage.release("search", anybody, "interrupted", counts=False)
 
 
 def test_release_leaves_other_owners_alone(storage):
-    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+    queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
     storage.claim("search")
-    assert storage.release("search", -1, "somebody else died") == 0
+    assert storage.release("search", "somebody else".__eq__, "died") == 0
     assert storage.trials("search")[0].state is TrialState.RUNNING
 
 
@@ -149,10 +173,10 @@ def test_a_corrupt_study_is_one_storage_error(tmp_path, content):
     assert (tmp_path / "study.db").read_bytes() == content
 
 
-def test_what_the_storage_refuses_later_is_one_message(storage, tmp_path):
+def test_what_the_storage_refuses_later_is_one_message(in_file, tmp_path):
     (tmp_path / "study.db").write_bytes(b"this is no database" * 1000)
-    with pytest.raises(StorageError, match="cannot be used as a study"), study.guarded(tmp_path):
-        storage.claim("search")
+    with pytest.raises(StorageError, match="cannot be used as a study"), database.guarded(tmp_path):
+        in_file.claim("search")
 
 
 def test_another_database_is_no_study(tmp_path):
@@ -172,36 +196,65 @@ def test_optuna_stays_silent():
     assert optuna.logging.get_verbosity() == optuna.logging.ERROR
 
 
-def test_a_study_written_fast_is_one_file_again_afterwards(storage, tmp_path):
-    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
-    with storage.written_fast():
-        trial = storage.claim("search")
+def test_a_study_written_fast_is_one_file_again_afterwards(in_file, tmp_path):
+    queues.enqueue_missing(in_file, [Proposal("band", BUDGET, {})])
+    with in_file.written_fast():
+        trial = in_file.claim("search")
         trial.set_user_attr("schedule", "8-8-8")
         assert (tmp_path / "study.db-wal").exists()
         reader = study.load(tmp_path, "digits")
         assert "schedule" not in reader.trials("search")[0].user_attrs
-        storage.write(trial)
+        in_file.write(trial)
         assert reader.trials("search")[0].user_attrs["schedule"] == "8-8-8"
-        storage.search.tell(trial, 0.5)
+        in_file.search.tell(trial, 0.5)
         assert reader.trials("search")[0].value == 0.5
         reader.store.disconnect()
     assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
     assert study.load(tmp_path, "digits").trials("search") == optuna.load_study(
-        study_name="digits", storage=storage.backend
+        study_name="digits", storage=in_file.backend
     ).get_trials(deepcopy=False)
 
 
-def test_a_trial_that_was_taken_away_cannot_be_ended(storage, tmp_path):
-    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+@pytest.mark.parametrize("taken_again", [False, True])
+def test_a_trial_that_was_taken_away_is_no_longer_written_to(storage, tmp_path, taken_again):
+    queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
     trial = storage.claim("search")
-    assert study.load(tmp_path, "digits").release("search", None, "interrupted") == 1
-    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError, match="trial 0 is carried out by nobody"):
+    other = study.load(tmp_path, "digits")
+    assert other.release("search", anybody, "silent") == 1
+    if taken_again:
+        other.claim("search")
+    trial.set_user_attr("schedule", "8-8-8")
+    with pytest.raises(LostTrialError, match="trial 0 is no longer this worker's"):
+        storage.write(trial)
+    with pytest.raises(LostTrialError):
         storage.search.tell(trial, 0.5)
-    assert storage.trials("search")[0].state is TrialState.WAITING
+    (kept,) = storage.trials("search")
+    assert kept.state is (TrialState.RUNNING if taken_again else TrialState.WAITING)
+    assert "schedule" not in kept.user_attrs
+    assert storage.release("search", storage.owner.__eq__, "its own no longer") == 0
+
+
+def test_what_was_carried_out_before_the_connection_broke_bears_being_repeated(storage, monkeypatch):
+    def broken_after(statements):
+        with store.backend.engine.begin() as connection:
+            statements(connection)
+        return once(statements)
+
+    queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})] * 2)
+    store = storage.store
+    once = store._do
+    monkeypatch.setattr(store, "_do", broken_after)
+    trial = storage.claim("search")
+    assert [each.state for each in storage.trials("search")] == [TrialState.RUNNING, TrialState.WAITING]
+    storage.search.tell(trial, 0.5)
+    assert [each.state for each in storage.trials("search")] == [TrialState.COMPLETE, TrialState.WAITING]
+    storage.claim("search")
+    storage.release("search", anybody, "died")
+    assert storage.trials("search")[1].user_attrs["attempts"] == 1
 
 
 def test_values_beyond_numbers_are_read_as_optuna_reads_them(storage):
-    study.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
+    queues.enqueue_missing(storage, [Proposal("band", BUDGET, {})])
     trial = storage.claim("search")
     trial.suggest_float("rate", 0.0, 1.0)
     for step, value in enumerate((0.5, float("inf"), float("-inf"))):

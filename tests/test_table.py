@@ -1,4 +1,5 @@
 import os
+import time
 from itertools import product
 from pathlib import Path
 
@@ -8,15 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import InlineWorkers
 
-from search import study
+from search import queues, study
 from search.config import StudyConfig
+from search.coordinate import Launch, Stop
 from search.cost import Budget, Costs
 from search.errors import ConfigError, DataError
 from search.evaluate import Fidelity, Scored
 from search.plan import make_plan
+from search.records import run_rows
 from search.rules import Rule, fit
-from search.run import Launch, Stop, write_outcome
+from search.run import check_same, write_outcome
 from search.schedule import FilterSchedule
+from search.spending import spent_seconds
 from search.table import UNAFFORDABLE, Columns, Noise, Surface, Table, TableCosts, TableEvaluator
 from search.tableconfig import ColumnsConfig, SurfaceConfig
 from search.tablefile import read_table
@@ -243,6 +247,53 @@ def test_nats_is_read_whole(nats):
     assert nats.accuracies(nats.filters[::1000]) == pytest.approx(nats.scores[::1000, 0])
 
 
+def test_a_study_goes_on_with_its_table_elsewhere_but_not_with_another(tmp_path, monkeypatch):
+    monkeypatch.setattr("search.run.POLL_SECONDS", 0)
+    (tmp_path / "here.csv").write_text(SMALL)
+    values = {
+        "filters": {"multiple": 2, "stages": [{"low": 2, "high": 4}] * 2},
+        "budgets": ["params <= 35"],
+        "rules": {"judged": ["doubling"], "compared": ["uniform"]},
+        "search": {"trials": 3, "seeds_per_trial": 1},
+        "confirm": {"looks": [2], "challengers": 2},
+    }
+    table = {"columns": {"accuracy": ["s1", "s2", "s3"]}}
+    _, storage = conduct(tmp_path, table=table | {"path": str(tmp_path / "here.csv")}, **values)
+    there = StudyConfig.model_validate(values | {"table": table | {"path": str(tmp_path / "there.csv")}})
+    (tmp_path / "here.csv").rename(tmp_path / "there.csv")
+    check_same(make_plan(there), storage, tmp_path)
+    (tmp_path / "there.csv").write_text(SMALL.replace("0.84", "0.85"))
+    with pytest.raises(ConfigError, match=r"there is no longer what the study in .* was made on"):
+        check_same(make_plan(there), storage, tmp_path)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02])
+def test_runs_that_take_their_time_are_the_same_runs(small, seconds):
+    began = time.monotonic()
+    runs = TableEvaluator(small, Noise(0.01), seconds)(ONE, [3, 4, 5], Fidelity(1), "test")
+    assert time.monotonic() - began >= 3 * seconds
+    assert [run.wall_seconds for run in runs] == [seconds] * 3
+    quick = TableEvaluator(small, Noise(0.01))(ONE, [3, 4, 5], Fidelity(1), "test")
+    assert [run.accuracy for run in runs] == [run.accuracy for run in quick]
+
+
+def test_a_study_of_runs_that_take_their_time_has_the_same_records(tmp_path, monkeypatch):
+    monkeypatch.setattr("search.run.POLL_SECONDS", 0)
+    slept = []
+    monkeypatch.setattr("search.table.time.sleep", slept.append)
+    table = {"surface": {}, "images": {}, "noise_sd": 0.001}
+    usual = {"filters": {"stages": [{"low": 2, "high": 32}] * 3}, "budgets": ["activations <= 500"]}
+    found = {}
+    for seconds in (0.0, 0.5):
+        (folder := tmp_path / str(seconds)).mkdir()
+        _, storage = conduct(folder, table=table | {"seconds_per_run": seconds}, **usual)
+        runs = list(run_rows(storage))
+        assert spent_seconds(storage) == pytest.approx(seconds * len(runs))
+        found[seconds] = [{key: row[key] for key in row if key not in ("wall_seconds", "loss")} for row in runs]
+    assert found[0.0] == found[0.5]
+    assert sum(slept) == pytest.approx(0.5 * len(found[0.5]))
+
+
 def conduct(folder, **values):
     """Search and confirmation of a small table study, in this process."""
     config = StudyConfig.model_validate(
@@ -251,7 +302,7 @@ def conduct(folder, **values):
     plan = make_plan(config)
     study.create(folder, config, plan.objective.directions, plan.source.fingerprint)
     storage = open_study(plan, folder)
-    study.enqueue_missing(storage, plan.proposals())
+    queues.enqueue_missing(storage, plan.proposals())
     workers = InlineWorkers(plan, make_evaluator(plan), storage)
     launch = Launch(plan, storage, workers, Stop(None), lambda _: None)
     assert launch.search()
@@ -261,7 +312,7 @@ def conduct(folder, **values):
 
 @pytest.mark.parametrize(("best_ratio", "outcome"), [(1.0, "not near-optimal"), (2.0, "near-optimal")])
 def test_the_whole_loop_finds_what_a_surface_plants(tmp_path, monkeypatch, best_ratio, outcome):
-    monkeypatch.setattr("search.run.POLL_SECONDS", 0)
+    monkeypatch.setattr("search.coordinate.POLL_SECONDS", 0)
     table = {"surface": {"best_ratio": best_ratio, "strength": 0.6}, "images": {}, "noise_sd": 0.001}
     plan, storage = conduct(
         tmp_path,
@@ -280,7 +331,7 @@ def test_the_whole_loop_finds_what_a_surface_plants(tmp_path, monkeypatch, best_
 
 
 def test_a_study_of_seed_columns_confirms_on_columns_the_search_never_saw(tmp_path, monkeypatch):
-    monkeypatch.setattr("search.run.POLL_SECONDS", 0)
+    monkeypatch.setattr("search.coordinate.POLL_SECONDS", 0)
     rng = np.random.default_rng(0)
     lines = ["schedule,params," + ",".join(f"s{n}" for n in range(10))]
     for a, b in product((2, 4, 6, 8), repeat=2):

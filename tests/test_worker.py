@@ -5,7 +5,7 @@ import pytest
 from optuna.trial import TrialState
 from planted import Failing, Planted, peaked
 
-from search import study
+from search import queues, study
 from search.cases import correctness, scores
 from search.config import StudyConfig
 from search.confirm import choose_cases
@@ -24,7 +24,7 @@ def prepare(tmp_path, **changes):
     plan = make_plan(config)
     study.create(tmp_path, config, plan.objective.directions, plan.data.fingerprint)
     storage = open_study(plan, tmp_path)
-    study.enqueue_missing(storage, plan.proposals())
+    queues.enqueue_missing(storage, plan.proposals())
     return plan, storage
 
 
@@ -145,12 +145,12 @@ def test_a_lack_of_memory_in_confirmation_is_no_score_and_is_not_tried_again(tmp
     plan, storage = prepare(tmp_path, search={"trials": 1})
     carry_out_next(plan, Planted(peaked(2, 0.02)), storage)
     schedule = FilterSchedule((8, 8, 8))
-    study.enqueue_confirmation(storage, schedule, 0, 2)
+    storage.queue("confirm", [queues.confirmation(str(schedule), 0, 2)])
     carry_out_next(plan, Failing("oom"), storage)
     (job,) = storage.trials("confirm")
     assert (job.state, job.user_attrs["reason"]) == (TrialState.FAIL, "oom")
     assert memory_limit(*storage.studies) == plan.cost_model.costs(schedule).memory
-    study.enqueue_given_up(storage)
+    queues.enqueue_given_up(storage)
     assert len(storage.trials("confirm")) == 1
     assert schedule not in scores(storage)
     assert progress(storage).out_of_memory == 1
@@ -161,7 +161,7 @@ def test_a_run_that_diverged_in_confirmation_classified_nothing(tmp_path):
     carry_out_next(plan, Planted(peaked(2, 0.02)), storage)
     schedule = FilterSchedule((8, 8, 8))
     for first in (0, 2):
-        study.enqueue_confirmation(storage, schedule, first, 2)
+        storage.queue("confirm", [queues.confirmation(str(schedule), first, 2)])
     carry_out_next(plan, Planted(peaked(2, 0.02)), storage)
     alone = correctness(storage)[schedule]
     carry_out_next(plan, Failing("diverged"), storage)

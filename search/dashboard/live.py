@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from optuna_dashboard import wsgi
 
-from search import study
+from search import database
 from search.annotations import Annotations, Moment
 from search.config import StudyConfig
 from search.dashboard.artifacts import FolderArtifacts
@@ -94,7 +94,7 @@ class Live:
         while not self._stop.is_set():
             began = time.monotonic()
             try:
-                with study.guarded(self._folder):
+                with database.guarded(self._folder):
                     self._look()
                 said = None
             except Exception as error:  # whatever it is, what was read before goes on being shown

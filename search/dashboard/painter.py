@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 
 from search.annotations import annotations
+from search.database import guarded
 from search.errors import FilterSearchError
 from search.exact import exact_findings
 from search.findings import conclude
 from search.plan import make_plan
-from search.study import guarded
 from search.trust import PERMISSION, kept_config, without_fetching
 from search.wellformed import load_kept
 

@@ -22,13 +22,13 @@ from benchmarks.ratios import heading, markdown
 from rich.console import Console
 from rich.markdown import Markdown
 
-from search import configfile, study
+from search import configfile, queues, study
+from search.coordinate import Launch, Stop
 from search.folder import locked
 from search.launch import LocalWorkers
 from search.plan import StudyPlan, make_plan
 from search.progress import best_so_far, progress
 from search.records import write_records
-from search.run import Launch, Stop
 from search.samplers import AimedSampler
 from search.study import Storage
 from search.worker import carry_out_next, make_evaluator, open_study
@@ -55,7 +55,7 @@ def prepared(plan: StudyPlan, folder: Path, finished: int) -> tuple[Storage, flo
     storage = study.create(folder, plan.config, plan.objective.directions, plan.source.fingerprint)
     storage.store.add(storage.store.get_study_id_from_name(plan.config.name), finished_trials(plan, 0, finished))
     began = time.perf_counter()
-    study.enqueue_missing(storage, plan.proposals())
+    queues.enqueue_missing(storage, plan.proposals())
     waiting = plan.config.search.trials - finished
     return open_study(plan, folder), 1000 * (time.perf_counter() - began) / waiting
 
@@ -154,7 +154,7 @@ def coordinate(folder: Path, seconds: float) -> str:
     plan = planned(6_000, "qmc", folder)
     storage, _ = prepared(plan, folder, 1_000)
     watch = Watch(seconds, 1_000)
-    with locked(folder) as lock, storage.written_fast(), LocalWorkers(folder, 2, lock) as workers:
+    with locked(folder) as lock, storage.written_fast(), LocalWorkers(folder, plan.config, 2, lock) as workers:
         launch = Launch(plan, storage, workers, watch, watch.show)
         launch.search()
         assert watch.first is not None

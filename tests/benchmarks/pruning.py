@@ -25,7 +25,7 @@ from benchmarks.pruning_report import Known, write
 from benchmarks.samplers import search
 from benchmarks.truths import NATS, Nats, planted
 
-from search import configfile, study
+from search import configfile, queues, study
 from search.evaluate import Failed, Fidelity
 from search.plan import StudyPlan, make_plan
 from search.samplers import make_sampler
@@ -68,7 +68,7 @@ def collect(name: str, seed: int, plan: StudyPlan, path: Path) -> None:
 
     sampler = make_sampler(plan.config.search, plan.space, plan.cost_model, seed)
     storage = study.create_in_memory(plan.config, plan.objective.directions, sampler)
-    study.enqueue_missing(storage, plan.proposals())
+    queues.enqueue_missing(storage, plan.proposals())
     while carry_out_next(plan, evaluate, storage):
         pass
     with path.open("a", newline="") as file:

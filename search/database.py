@@ -1,0 +1,115 @@
+"""The database a study is kept in: where it is, how it is reached, and what to say where it cannot be used."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.storages import RDBStorage
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import NullPool
+
+from search import storageurl
+from search.errors import StorageError
+from search.trialstore import TrialStore, patiently
+
+_CREATION_LOCK = 7_300_821_945  # one of PostgreSQL's advisory locks, which are numbers
+_CONNECT = {
+    "application_name": "filter-search",
+    "connect_timeout": 10,
+    "tcp_user_timeout": 30_000,  # milliseconds: a host that vanishes is noticed
+}
+# What a process that is stopped in the middle of a transaction holds, it does not hold for ever.
+_OPTIONS = "-c idle_in_transaction_session_timeout=30000 -c lock_timeout=10000"
+
+logging.getLogger("psycopg").setLevel(logging.ERROR)  # warns of each connection that a server broke
+
+REFUSALS = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
+"""What a storage that cannot be read or written raises."""
+
+
+def place_of(folder: Path) -> Path | URL:
+    """Where the study of a folder is kept.
+
+    Raises:
+        StorageError: There is none.
+    """
+    if (folder / "study.db").is_file():
+        return folder / "study.db"
+    if url := storageurl.of(folder) or storageurl.asked():
+        return url
+    msg = f"{folder} holds no study.db; name the folder of a study that `filter-search run` made"
+    raise StorageError(msg)
+
+
+@contextmanager
+def one_at_a_time(url: URL) -> Iterator[None]:
+    """In here no other process makes tables or studies in a server's database; what waits there, waits."""
+    engine = sqlalchemy.create_engine(url, poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text(f"SELECT pg_advisory_xact_lock({_CREATION_LOCK})"))
+            yield
+    except REFUSALS as error:
+        raise StorageError(_unusable(url, error)) from None
+
+
+def connect(place: Path | URL, *, create: bool, patient: bool = False) -> TrialStore:
+    """A study's database, opened.
+
+    Args:
+        place: A file, or a server's URL.
+        create: Whether to make its tables.
+        patient: Whether to wait for a server that is away.
+
+    Raises:
+        StorageError: It cannot be.
+    """
+    if isinstance(place, URL):
+        url = place.render_as_string(hide_password=False)
+        own = {"options": f"{_OPTIONS} {place.query.get('options', '')}"}
+        # one connection, which a server that was away does not spoil; more for what Optuna nests, and for beats
+        kwargs: dict[str, Any] = {"pool_size": 1, "max_overflow": 3, "pool_pre_ping": True}
+        kwargs["connect_args"] = _CONNECT | own
+    else:
+        url = f"sqlite:///{place.resolve()}"
+        # The timeout outlasts every other worker's transaction, so a busy file is waited for, not failed on.
+        # unpooled: a connection kept open by whoever looks on keeps SQLite's log beside the file
+        kwargs = {"connect_args": {"timeout": 60}, "poolclass": NullPool}
+    try:
+        open_it = partial(RDBStorage, url, engine_kwargs=kwargs, skip_table_creation=not create)
+        backend = patiently(open_it) if patient else open_it()
+    except (*REFUSALS, RuntimeError) as error:
+        raise StorageError(_unusable(place, error)) from None
+    return TrialStore(backend)
+
+
+@contextmanager
+def guarded(folder: Path) -> Iterator[None]:
+    """What the storage refuses in here, such as a full disk or a damaged file, becomes one message.
+
+    Raises:
+        StorageError: In place of what SQLAlchemy, or Optuna on top of it, raises.
+    """
+    try:
+        yield
+    except REFUSALS as error:
+        raise StorageError(_unusable(place_of(folder), error)) from error
+
+
+def _unusable(place: Path | URL, error: Exception) -> str:
+    cause = error.__cause__ or error
+    reason = str(getattr(cause, "orig", cause)).splitlines()[0]
+    if isinstance(place, URL):
+        reason = storageurl.redacted(reason, place)
+        return f"{named(place)} cannot be used for a study ({reason}); mend that, then go on with --resume"
+    return f"{place} cannot be used as a study ({reason}); mend that, restore a copy or start anew in another folder"
+
+
+def named(place: Path | URL) -> str:
+    """A database as messages name it."""
+    return storageurl.without_password(place) if isinstance(place, URL) else str(place)
