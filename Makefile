@@ -6,7 +6,7 @@ BIN := .venv/bin
 STUDY := studies/digits-mine
 
 .DEFAULT_GOAL := help
-.PHONY: help search hypotheses calibration setup docs test test-all check bench bench-samplers lint clean
+.PHONY: help search hypotheses calibration setup docs test test-all check bench bench-samplers lint audit clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ lint: setup ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit: setup ## Look for known vulnerabilities in what is installed, where the service can be reached
+	$(BIN)/python .ci/audit.py $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 clean: ## Remove the environment and all caches; studies stay
 	rm -rf .venv .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

@@ -4,7 +4,6 @@ What is trained is in the storage, what follows from it in `findings`; here both
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from search.confirm import choose_cases, fit_surrogate
 from search.coordinate import Launch, stopping
 from search.data import ImageData
 from search.device import device_name
-from search.errors import ConfigError, StorageError
+from search.errors import ConfigError
 from search.exact import exact_standings
 from search.findings import Findings
 from search.launch import LocalWorkers
@@ -31,6 +30,7 @@ from search.plan import StudyPlan
 from search.progress import Progress, mark_done, progress
 from search.records import write_records
 from search.study import Storage
+from search.wellformed import load_kept
 
 _CRASHES_WITHOUT_SUCCESS = 3
 
@@ -170,7 +170,7 @@ def _check_startable(plan: StudyPlan, where: Path, resume: bool) -> None:
     folder.check_startable(where, resume)
     if study.exists(where, plan.config.name):
         folder.refuse_existing(database.named(database.place_of(where)), resume)
-        check_same(plan, study.load(where, plan.config.name), where)
+        check_same(plan, load_kept(where, plan.config), where)
 
 
 def check_same(plan: StudyPlan, storage: Storage, where: Path) -> None:
@@ -210,19 +210,6 @@ def _write_head(plan: StudyPlan, where: Path, workers: int, command: Sequence[st
     configfile.write(plan.config, where / "config.yaml")
 
 
-def joinable(name: str) -> AbstractContextManager[Path]:
-    """The folder of a study to join: its own, or one for the time being where only its storage is at hand.
-
-    Raises:
-        ConfigError: The environment names a storage that cannot be used.
-        StorageError: There is no such study.
-    """
-    try:
-        return nullcontext(folder.find(name))
-    except StorageError:
-        return study.adopted(name)
-
-
 def join_study(plan: StudyPlan, where: Path, *, workers: int, show: Callable[[Storage], None]) -> Progress:
     """Carry out jobs of a study that another launch began, on this machine, until it is done; writes no files.
 
@@ -239,7 +226,7 @@ def join_study(plan: StudyPlan, where: Path, *, workers: int, show: Callable[[St
         InterruptedStudyError: A signal stopped it; everything finished is kept.
     """
     with stopping(plan.config.compute) as stop, database.guarded(where), folder.joined(where) as membership:
-        storage = study.load(where, plan.config.name)
+        storage = load_kept(where, plan.config)
         check_same(plan, storage, where)
         leases = Leases(storage, where, plan.config.compute.lease_seconds)
         if membership.alone:
