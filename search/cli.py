@@ -34,6 +34,7 @@ class Launcher(StrEnum):
     """What starts the workers."""
 
     local = "local"
+    ray = "ray"
 
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="Configuration file (YAML).", show_default=False)]
@@ -178,6 +179,7 @@ def run(
             resume=resume,
             command=["filter-search", *sys.argv[1:]],
             show=show,
+            launcher=launcher.value,
         )
     if ended.stopped:
         display.show_stopped(where)
