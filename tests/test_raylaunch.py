@@ -21,6 +21,7 @@ from search.errors import ConfigError, FilterSearchError
 from search.raykeeper import Keeper, Task
 from search.raylaunch import RayWorkers, capacity, storage_environment
 
+pytestmark = pytest.mark.integration
 NEEDED = os.environ.get("FILTER_SEARCH_NEEDS_RAY") == "1"
 SMALL = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 SECRET = "postgresql://me:c4nary-of-ray@nowhere.invalid/db"
@@ -200,9 +201,6 @@ def heeding(number):
         yield handler
     finally:
         signal.signal(number, before)
-
-
-pytestmark = pytest.mark.integration
 
 
 @pytest.mark.parametrize(
