@@ -26,7 +26,7 @@ from search.raykeeper import Ended, Keeper, Task
 from search.study import Storage
 
 _COMMAND = ("-P", "-m", "search", "worker")
-_OPTIONS = ("--workers", "1")
+_OPTIONS = ("--workers", "1", "--allow-code")  # of the configuration that the launch was given by hand
 _FILES = ("config.yaml", "storage.url")  # by which a worker knows the study
 _MOST_FAILURES = 3  # of one worker in a row, before it claims anything
 _GROW_SECONDS = 2.0  # between two looks at what the cluster holds

@@ -13,9 +13,10 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
+import typer
 from optuna.trial import TrialState
 
-from search import study
+from search import cli, raylaunch, study
 from search.config import ComputeConfig
 from search.errors import ConfigError, FilterSearchError
 from search.raykeeper import Keeper, Task
@@ -48,7 +49,7 @@ time.sleep(0 if does == "be done" else 600)
 LAUNCH = """
 import sys, time
 from pathlib import Path
-from search import study
+from search import cli, raylaunch, study
 from search.config import ComputeConfig
 from search.raylaunch import RayWorkers
 
@@ -183,6 +184,11 @@ def test_what_reaches_the_storage_is_never_shown(task, tmp_path):
     assert "c4nary" not in repr(task("fail", tmp_path))
 
 
+def test_what_a_worker_is_given_is_a_workers(tmp_path):
+    verb = typer.main.get_command(cli.app).commands["worker"]
+    assert verb.make_context("worker", [str(tmp_path), *raylaunch._OPTIONS]).params["workers"] == 1
+
+
 def test_a_keeper_asked_to_end_starts_nothing(task, tmp_path):
     keeper = Keeper(task("wait", tmp_path))
     keeper.drain()
@@ -227,7 +233,7 @@ def test_workers_fill_the_cluster_and_end_when_asked(stand_in):
         stand_in.wait(workers, lambda: len(stand_in.alive()) == 2)
         for said in stand_in.alive().values():
             assert said["knows"] == ["config.yaml"]
-            assert said["given"] == ["--workers", "1"]
+            assert said["given"] == ["--workers", "1", "--allow-code"]
             assert said["storage"] == SECRET
         assert workers.running()
         workers.drain()
