@@ -34,6 +34,7 @@ class Launcher(StrEnum):
     """What starts the workers."""
 
     local = "local"
+    ray = "ray"
 
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="Configuration file (YAML).", show_default=False)]
@@ -178,16 +179,15 @@ def run(
             resume=resume,
             command=["filter-search", *sys.argv[1:]],
             show=show,
+            launcher=launcher.value,
         )
     if ended.stopped:
         display.show_stopped(where)
     display.show_missing(ended.progress)
-    if as_json:
-        verdict = where / "verdict.json"
-        typer.echo(
-            verdict.read_text() if ended.findings else counts_json(load(where, settings.name), settings),
-            nl=False,
-        )
+    if as_json and ended.findings:
+        typer.echo((where / "verdict.json").read_text(), nl=False)
+    elif as_json:
+        typer.echo(counts_json(load(where, settings.name), settings), nl=False)
     elif ended.findings:
         display.show_outcome(ended.findings, ended.standings)
         display.show_next(where, trained=settings.table is None)
@@ -204,7 +204,7 @@ def worker(
 
     Example: filter-search worker studies/digits --workers 2
 
-    STUDY may be its name alone where FILTER_SEARCH_STORAGE names the storage that holds it.
+    STUDY may be a name alone where FILTER_SEARCH_STORAGE names the storage.
     """
     from search import display
     from search.device import count_workers

@@ -6,6 +6,7 @@ What is trained is in the storage, what follows from it in `findings`; here both
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from search import configfile, database, folder, fusing, machine, queues, study
 from search.cases import (
@@ -28,6 +29,7 @@ from search.leases import Leases
 from search.memorylimit import memory_limit
 from search.plan import StudyPlan
 from search.progress import Progress, mark_done, progress
+from search.raylaunch import RayWorkers, storage_environment
 from search.records import write_records
 from search.study import Storage
 from search.wellformed import load_kept
@@ -60,6 +62,7 @@ def run_study(
     resume: bool,
     command: Sequence[str],
     show: Callable[[Storage], None],
+    launcher: Literal["local", "ray"] = "local",
 ) -> Ended:
     """Run a study to its verdict and write its folder.
 
@@ -70,14 +73,17 @@ def run_study(
         resume: Continue the study in `where` if there is one.
         command: The command line, as recorded.
         show: Called a few times a second.
+        launcher: What starts the workers.
 
     Raises:
-        ConfigError: A study exists and `resume` is off, or it was made by another configuration or other data.
+        ConfigError: A study exists and `resume` is off, or it was made by another configuration or other data; or Ray
+            is asked for and cannot be used.
         StorageError: The folder or the study in it cannot be used.
         NoTrialError: No trial could be completed.
         InterruptedStudyError: A signal stopped the study; everything finished is kept.
     """
     _check_startable(plan, where, resume)  # before anything is written
+    on_ray = RayWorkers(where, plan.config.compute, storage_environment(where)) if launcher == "ray" else None
     folder.make(where)
     with stopping(plan.config.compute) as stop, database.guarded(where), folder.joined(where) as membership:
         _check_startable(plan, where, resume)  # again: another launch may have been here before the lock was ours
@@ -91,10 +97,10 @@ def run_study(
         if plan.exhaustive:
             mark_done(storage)
         else:
-            local = LocalWorkers(where, plan.config, workers, membership.lock)
-            with leases, storage.written_fast(), local:
+            crew = on_ray or LocalWorkers(where, plan.config, workers, membership.lock)
+            with leases, storage.written_fast(), crew:
                 try:
-                    Launch(plan, storage, local, stop, show, leases).carry_out()
+                    Launch(plan, storage, crew, stop, show, leases).carry_out()
                 finally:
                     write_records(where, storage)
                     folder.note_environment(where, fusing.decided(storage) | machine.noted(storage))

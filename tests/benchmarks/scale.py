@@ -1,4 +1,4 @@
-"""Many workers on one study in PostgreSQL: what they do a second, and what each trial and each look takes of the server.
+"""Many workers on one study in PostgreSQL: what they do a second, what each trial and each look takes of the server.
 
     make bench-scale
 
@@ -13,11 +13,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import postgres
 import sqlalchemy
+import yaml
 from benchmarks.bookkeeping import finished_trials
 from benchmarks.ratios import heading, markdown
 from benchmarks.studies import throughput
@@ -29,6 +31,7 @@ from search import queues, study
 from search.configfile import parse, read
 from search.leases import Leases, beating
 from search.plan import make_plan
+from search.storageurl import VARIABLE
 from search.study import PURPOSES, Storage
 from search.worker import carry_out_next, make_evaluator, open_study
 
@@ -127,3 +130,107 @@ def measure_costs(server: postgres.Postgres, trials: int) -> Costs:
         worker.disconnect()
         storage.disconnect()
         return costs
+
+
+def look(storage: Storage) -> None:
+    """What a supervisor asks of a study several times a minute or a second: every trial's state, and who is silent."""
+    queues.jobs(storage, "search")
+    for purpose in PURPOSES:
+        storage.trials(purpose, TrialState.RUNNING)
+    Leases(storage, Path(), 30.0).release_silent()
+
+
+def _tree(trials: int) -> object:
+    return yaml.safe_load(config_text(trials, 0))
+
+
+@contextmanager
+def _storage_at(server: postgres.Postgres) -> Iterator[None]:
+    """In here studies are kept in a new database of this server."""
+    os.environ[VARIABLE] = server.url("scale").render_as_string(hide_password=False)
+    try:
+        yield
+    finally:
+        del os.environ[VARIABLE]
+
+
+def server_seconds(server: postgres.Postgres) -> float:
+    """Seconds of a core the server took so far: its own, and those of its processes that have ended or still run."""
+    postmaster = server.pid
+    family = [
+        postmaster,
+        *(int(each) for each in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()),
+    ]
+    return sum(map(_process_seconds, family)) + _process_seconds(postmaster, children=True)
+
+
+def backend_seconds(storage: Storage) -> float:
+    """Seconds of a core of the server's process that answers this storage's first connection."""
+    with storage.backend.engine.connect() as connection:
+        return _process_seconds(connection.execute(sqlalchemy.text("SELECT pg_backend_pid()")).scalar_one())
+
+
+def _process_seconds(pid: int, *, children: bool = False) -> float:
+    """Of a process itself, or of its children that were waited for; see proc(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ticks = fields[13:15] if children else fields[11:13]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
+def report(workers: list[Throughput], costs: list[Costs]) -> Iterator[str]:
+    yield (
+        f"`filter-search run` on a table whose every run takes {RUN_SECONDS:g} s, {TRIALS_PER_WORKER} trials of one "
+        "run for each worker: trials a second while all workers were at it, of how many there could be, and what a "
+        "trial took of a core, start and end of the study included."
+    )
+    yield ""
+    yield from markdown(
+        ("workers", "trials a second", "efficiency", "server, ms a trial", "all of filter-search, ms a trial"),
+        [
+            (
+                str(each.workers),
+                f"{each.a_second:.2f}",
+                f"{each.a_second * RUN_SECONDS / each.workers:.2f}",
+                f"{each.server_ms:.1f}",
+                f"{each.workers_ms:.0f}",
+            )
+            for each in workers
+        ],
+    )
+    yield (
+        "What a study takes of the server by the number of its finished trials, in milliseconds of a core: a job "
+        "(claim, propose, write, end), a supervisor's look at the study, its beat with its look at the others'."
+    )
+    yield ""
+    yield from markdown(
+        ("trials", "job", "job, by the clock", "look", "beat"),
+        [
+            (
+                f"{each.trials:,}",
+                f"{each.job_ms:.1f}",
+                f"{each.job_wall_ms:.1f}",
+                f"{each.look_ms:.1f}",
+                f"{each.beat_ms:.1f}",
+            )
+            for each in costs
+        ],
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", type=Path, required=True, help="the file for the tables")
+    path = parser.parse_args().write
+    server = postgres.Postgres(postgres.binaries(), Path(tempfile.mkdtemp(prefix="filter-search-scale-")))
+    try:
+        costs = [measure_costs(server, trials) for trials in SIZES]
+        workers = [measure_workers(server, count) for count in WORKERS]
+    finally:
+        server.end()
+    text = "".join(f"{line}\n" for line in [*heading("Scale, measured", "make bench-scale"), *report(workers, costs)])
+    Console().print(Markdown(text))
+    path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
