@@ -105,7 +105,7 @@ class RayWorkers:
         if time.monotonic() > self._looked + _GROW_SECONDS:
             self._grow()
             self._looked = time.monotonic()
-        self._hear(lambda ended: _has_claimed(storage, ended))
+        self._hear(lambda ended: storage.has_claimed(lambda owner: owner.startswith(ended.supervisor)))
 
     def drain(self) -> None:
         """Ask every worker to end after the job it carries out."""
@@ -312,15 +312,6 @@ def _handlers_kept() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _has_claimed(storage: Storage, ended: Ended) -> bool:
-    """Whether a worker had claimed anything before it ended."""
-    return any(
-        str(trial.user_attrs.get("owner", "")).startswith(ended.supervisor)
-        for study in storage.studies
-        for trial in study.get_trials(deepcopy=False)
-    )
 
 
 def _how_it_ended(ended: Ended) -> str:
