@@ -15,7 +15,7 @@ PICKLES = r"(_?pickle|cPickle|dill|joblib|cloudpickle|marshal|shelve|jsonpickle|
 # By which Optuna itself would unpickle what a storage holds.
 OPTUNA = r"(.*\.)?(CmaEsSampler|Journal\w+)"
 UNSAFE = re.compile(
-    rf"{PICKLES}|{OPTUNA}|eval|exec|os\.(system|popen|exec\w+|spawn\w+)|subprocess\.get(status)?output|yaml\.\w*load\w*"
+    rf"{PICKLES}|{OPTUNA}|eval|exec|os\.(system|popen|spawn\w+)|subprocess\.get(status)?output|yaml\.\w*load\w*"
 )
 HAS_AN_ANSWER = {
     "torch.load": ("weights_only", "True", None),

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import postgres
 import sqlalchemy
-import yaml
 from benchmarks.bookkeeping import finished_trials
 from benchmarks.ratios import heading, markdown
 from benchmarks.studies import throughput
@@ -27,7 +26,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 from rich.markdown import Markdown
 
-from search import queues, study
+from search import plainyaml, queues, study
 from search.configfile import parse, read
 from search.leases import Leases, beating
 from search.plan import make_plan
@@ -141,7 +140,7 @@ def look(storage: Storage) -> None:
 
 
 def _tree(trials: int) -> object:
-    return yaml.safe_load(config_text(trials, 0))
+    return plainyaml.load(config_text(trials, 0), "the benchmark")
 
 
 @contextmanager
