@@ -109,12 +109,12 @@ def outcome(plan, findings, monkeypatch, tmp_path):
     monkeypatch.setattr("search.outcome.stored_cases", lambda _: [])
     monkeypatch.setattr("search.outcome.conclude", lambda *_: findings)
 
-    def write(statement):
+    def written_after(statement):
         # for every connection to come, since none is kept
         sqlalchemy.event.listen(storage.backend.engine, "connect", lambda raw, _: raw.execute(statement))
         return write(plan, storage, tmp_path)
 
-    yield write
+    yield written_after
     storage.backend.remove_session()
     storage.backend.engine.dispose()
 
