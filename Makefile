@@ -6,7 +6,7 @@ BIN := .venv/bin
 STUDY := studies/digits-mine
 
 .DEFAULT_GOAL := help
-.PHONY: help search hypotheses calibration setup docs test test-all check faults bench bench-samplers lint clean
+.PHONY: help search hypotheses calibration setup docs test test-all check faults bench bench-samplers bench-scale lint audit clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,11 +52,17 @@ bench: setup ## Measure training against other ways, and bookkeeping, in ten min
 bench-samplers: setup ## Measure samplers and the surrogate again, which takes an hour
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.samplers --write tests/benchmarks/samplers.md
 
+bench-scale: setup ## Measure many workers on one study in PostgreSQL, in five minutes
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.scale --write tests/benchmarks/scale.md
+
 lint: setup ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit: setup ## Look for known vulnerabilities in what is installed, where the service can be reached
+	$(BIN)/python .ci/audit.py $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 clean: ## Remove the environment and all caches; studies stay
 	rm -rf .venv .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

@@ -16,22 +16,23 @@ from optuna.trial import TrialState
 from plotly import graph_objects as go
 
 from search import folder
-from search.check import count_workers
 from search.config import DeviceName, StudyConfig
 from search.configfile import override, parse, read
-from search.device import device_memory
+from search.device import choose_device, count_workers, device_memory
 from search.exact import exact_findings
 from search.figures import TrialPoint
 from search.findings import Findings, conclude
 from search.laywording import how_sure, plain_answer, use_sentence
 from search.livedisplay import live
+from search.opening import plan_of
 from search.pages import fill
 from search.pictures import pictures
 from search.plan import StudyPlan, make_plan
 from search.records import RUN_COLUMNS, TRIAL_COLUMNS, csv_text, run_rows, trial_rows, verdict_values
 from search.run import check_same, run_study
-from search.study import Storage, load
-from search.training import choose_device
+from search.study import Storage
+from search.trust import enter, refuse_code
+from search.wellformed import load_kept
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,10 @@ class Search:
         """
         folder.check_startable(self.folder, resume)
         plan = make_plan(self.config)
-        count = workers or count_workers(self.config)
+        count = workers or count_workers(self.config.compute)
         with live(self.config, quiet=quiet) as show:
             run_study(plan, self.folder, workers=count, resume=resume, command=sys.argv, show=show)
-        return load_study(self.folder)
+        return load_study(self.folder, allow_code=True)
 
 
 @dataclass(frozen=True)
@@ -100,18 +101,22 @@ class Study:
     Attributes:
         folder: Its folder.
         config: What it was made by.
+        allow_code: Whether the code it names may be imported.
     """
 
     folder: Path
     config: StudyConfig
+    allow_code: bool = False
 
     @cached_property
     def _storage(self) -> Storage:
-        return load(self.folder, self.config.name)
+        return load_kept(self.folder, self.config)
 
     @cached_property
     def _plan(self) -> StudyPlan:
-        plan = make_plan(self.config)
+        if not self.allow_code:
+            refuse_code(self.config, self.folder / "config.yaml")
+        plan = plan_of(self.config, allow_code=self.allow_code)
         check_same(plan, self._storage, self.folder)
         return plan
 
@@ -152,15 +157,20 @@ class Study:
         return fill("study.html", {"question": self.config.question, "answer": self.answer, "uses": uses})
 
 
-def load_study(folder_or_name: str | Path) -> Study:
+def load_study(folder_or_name: str | Path, *, allow_code: bool = False) -> Study:
     """The study in a folder, or of a name below `studies/`.
+
+    Args:
+        folder_or_name: Which.
+        allow_code: Import the code, and fetch the data, that its configuration names, where what is asked of it needs
+            them: for studies of your own. Its trials and runs need neither.
 
     Raises:
         StorageError: Neither is a study folder.
         ConfigError: Its configuration cannot be read.
     """
-    found = folder.find(str(folder_or_name))
-    return Study(found, read(found / "config.yaml"))
+    found = enter(str(folder_or_name))
+    return Study(found, read(found / "config.yaml"), allow_code)
 
 
 def _device_memory(name: DeviceName) -> int:

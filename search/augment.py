@@ -7,17 +7,20 @@ Dimension legend: b batch, k replicas, c channels, h height, w width, n classes.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms import v2
 
 from search.data import ImageData
 from search.errors import ConfigError
 from search.trainingconfig import AugmentConfig
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
 
 _AUGMENT_STREAM = 7
 """First word of the draws' entropy. No two kinds of draw share a stream, since the words are: in `splits` 1 (test), 2
@@ -46,6 +49,8 @@ class Augmentation:
     """
 
     def __init__(self, config: AugmentConfig, classes: int, seeds: Sequence[int]) -> None:
+        from torchvision.transforms import v2  # here: importing it takes a second and 90 MiB
+
         self._config = config
         self.generators = [np.random.default_rng((_AUGMENT_STREAM, seed)) for seed in seeds]
         self._randaugment = v2.RandAugment(config.randaugment, _MAGNITUDE) if config.randaugment else None
@@ -90,7 +95,7 @@ class Augmentation:
         together, shares = (torch.stack(column, dim=1) for column in zip(*mixed, strict=True))
         return together, shares
 
-    def _apply_randaugment(self, images: Tensor, randaugment: v2.RandAugment) -> Tensor:
+    def _apply_randaugment(self, images: Tensor, randaugment: "v2.RandAugment") -> Tensor:
         varied = []
         for replica, rng in enumerate(self.generators):
             with drawing_from(rng):

@@ -1,6 +1,5 @@
 """What a study would do, before it trains anything: its runs, its likely time, what its test split can resolve."""
 
-import os
 import time
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from search.config import StudyConfig
 from search.confirm import runs_per_job
 from search.data import ANY, TEST, VALIDATION, ImageData
 from search.dataconfig import DataConfig
+from search.device import choose_device, count_workers
 from search.errors import ConfigError, FilterSearchError
 from search.evaluate import Fidelity
 from search.plan import StudyPlan
@@ -18,7 +18,7 @@ from search.schedule import FilterSchedule
 from search.scoring import effective_images, parts_of
 from search.soundness import LEARNING_RATE_FACTORS
 from search.splits import Splits
-from search.training import TrainingEvaluator, choose_device
+from search.training import TrainingEvaluator
 from search.verdict import resolvable_margin
 
 _PROBE_BATCHES = 4
@@ -52,15 +52,6 @@ class Forecast:
     resolvable_margin: float | None
 
 
-def count_workers(config: StudyConfig) -> int:
-    """Local processes: as configured, else one per usable core on a CPU and one on a GPU."""
-    if config.compute.workers != "auto":
-        return config.compute.workers
-    if choose_device(config.compute.device).type == "cuda":
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def forecast(plan: StudyPlan) -> Forecast:
     """What the study will likely take, from a few batches of noise through the rules' networks on this machine.
 
@@ -86,7 +77,7 @@ def forecast(plan: StudyPlan) -> Forecast:
     steps = config.training.epochs * max(1, training // config.training.batch_size) + scored
     typical = [fitted.schedule for fitted in plan.judged]
     seconds = float(np.mean([_seconds_per_step(plan, schedule) for schedule in typical])) * steps
-    workers = count_workers(config)
+    workers = count_workers(config.compute)
     sizes = [len(part) for part in parts_of(plan.data.labels[splits.test], config.training.score)]
     return Forecast(
         search_runs,

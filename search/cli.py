@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.errors import ConfigError, FilterSearchError
+from search.printable import printable
 
 if TYPE_CHECKING:
     from search.config import DeviceName
-    from search.plan import StudyPlan
-    from search.study import Storage
 
 app = typer.Typer(
     name="filter-search",
@@ -35,6 +34,7 @@ class Launcher(StrEnum):
     """What starts the workers."""
 
     local = "local"
+    ray = "ray"
 
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="Configuration file (YAML).", show_default=False)]
@@ -45,6 +45,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="a.b=c", help="Override one value; repeatable.", show_default=False),
 ]
+Trusted = Annotated[bool, typer.Option("--allow-code", help="Import code, and fetch data, that the folder names.")]
 
 
 @app.callback()
@@ -77,7 +78,7 @@ def main() -> None:
             traceback.print_exc()
         known = isinstance(error, FilterSearchError)
         said = str(error) if known else f"unexpected {type(error).__name__}: {error}; --debug shows the traceback"
-        typer.echo(f"filter-search: {said}", err=True)
+        typer.echo(f"filter-search: {printable(said)}", err=True)
         sys.exit(error.exit_code if isinstance(error, FilterSearchError) else 1)
 
 
@@ -126,11 +127,12 @@ def check(config: ConfigPath, overrides: Overrides = None) -> None:
     settings = configfile.read(config, overrides or (), _device_memory)
 
     from search import display
-    from search.check import count_workers, forecast
+    from search.check import forecast
+    from search.device import count_workers
     from search.plan import make_plan
 
     plan = make_plan(settings)
-    display.show_plan(plan, forecast(plan), count_workers(plan.config))
+    display.show_plan(plan, forecast(plan), count_workers(plan.config.compute))
 
 
 @app.command()
@@ -161,7 +163,7 @@ def run(
     folder.check_startable(where, resume)
 
     from search import display
-    from search.check import count_workers
+    from search.device import count_workers
     from search.livedisplay import live
     from search.plan import make_plan
     from search.progress import counts_json
@@ -173,20 +175,19 @@ def run(
         ended = run_study(
             plan,
             where,
-            workers=count_workers(settings),
+            workers=count_workers(settings.compute),
             resume=resume,
             command=["filter-search", *sys.argv[1:]],
             show=show,
+            launcher=launcher.value,
         )
     if ended.stopped:
         display.show_stopped(where)
     display.show_missing(ended.progress)
-    if as_json:
-        verdict = where / "verdict.json"
-        typer.echo(
-            verdict.read_text() if ended.findings else counts_json(load(where, settings.name), settings),
-            nl=False,
-        )
+    if as_json and ended.findings:
+        typer.echo((where / "verdict.json").read_text(), nl=False)
+    elif as_json:
+        typer.echo(counts_json(load(where, settings.name), settings), nl=False)
     elif ended.findings:
         display.show_outcome(ended.findings, ended.standings)
         display.show_next(where, trained=settings.table is None)
@@ -197,24 +198,27 @@ def worker(
     study: StudyName,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes.", show_default=False)] = None,
     overrides: Overrides = None,
+    allow_code: Trusted = False,
 ) -> None:
     """Join a study from this machine and carry out its jobs until it is done; any number may.
 
     Example: filter-search worker studies/digits --workers 2
 
-    STUDY may be its name alone where FILTER_SEARCH_STORAGE names the storage that holds it.
+    STUDY may be a name alone where FILTER_SEARCH_STORAGE names the storage.
     """
-    from search import configfile, display
-    from search.check import count_workers
+    from search import display
+    from search.device import count_workers
     from search.livedisplay import live
-    from search.plan import make_plan
-    from search.run import join_study, joinable
+    from search.opening import joinable, plan_of
+    from search.run import join_study
+    from search.trust import kept_config
 
     given = [f"compute.workers={workers}"] * (workers is not None)
     with joinable(study) as where:
-        settings = configfile.read(where / "config.yaml", [*(overrides or ()), *given], _device_memory)
-        with live(settings, quiet=False) as show:
-            counts = join_study(make_plan(settings), where, workers=count_workers(settings), show=show)
+        kept = kept_config(where, [*(overrides or ()), *given], allow_code=allow_code)
+        plan = plan_of(kept, allow_code=allow_code)
+        with live(kept, quiet=False) as show:
+            counts = join_study(plan, where, workers=count_workers(kept.compute), show=show)
     display.show_missing(counts)
 
 
@@ -227,15 +231,11 @@ def status(
 
     Example: filter-search status studies/digits
     """
-    from search import configfile, display, progress
+    from search import display, progress
     from search.cases import standings, stored_explorations
-    from search.folder import find
-    from search.study import load
+    from search.wellformed import look_at
 
-    where = find(study)
-    config = configfile.read(where / "config.yaml")
-    storage = load(where, config.name)
-    configfile.refuse_another(storage.search.user_attrs["config"], config, where)
+    config, storage, where = look_at(study)
     if as_json:
         typer.echo(progress.counts_json(storage, config), nl=False)
     else:
@@ -263,6 +263,7 @@ def confirm(
     ] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print verdict.json instead of tables.")] = False,
+    allow_code: Trusted = False,
 ) -> None:
     """Judge a finished study on other terms, with further runs; such verdicts are marked exploratory.
 
@@ -271,12 +272,13 @@ def confirm(
     Without options one more look follows, at twice as many runs.
     """
     from search import configfile, display
-    from search.check import count_workers
+    from search.device import count_workers
     from search.livedisplay import live
+    from search.opening import open_study
     from search.plan import make_plan
     from search.run import explore
 
-    plan, _, where = _opened(study)
+    plan, _, where = open_study(study, allow_code=allow_code)
     asked = [f"confirm.margin={margin}"] * (margin is not None)
     asked += [f"budgets={json.dumps(budgets)}"] * bool(budgets)
     planned = plan.config.confirm.looks
@@ -284,7 +286,7 @@ def confirm(
     asked += [f"confirm.looks=[{more}]"] * bool(more)
     terms = make_plan(configfile.override(plan.config, asked, _device_memory))
     with live(terms.config, quiet=as_json) as show:
-        standing = explore(plan, terms, where, workers=workers or count_workers(plan.config), show=show)
+        standing = explore(plan, terms, where, workers=workers or count_workers(plan.config.compute), show=show)
     if as_json:
         typer.echo((where / "verdict.json").read_text(), nl=False)
     else:
@@ -293,16 +295,17 @@ def confirm(
 
 
 @app.command()
-def report(study: StudyName) -> None:
+def report(study: StudyName, allow_code: Trusted = False) -> None:
     """Write the report, records and verdict again.
 
     Example: filter-search report studies/digits
     """
+    from search import outcome
+    from search.opening import open_study
     from search.progress import not_confirmed
-    from search.run import write_outcome
 
-    plan, storage, where = _opened(study)
-    if write_outcome(plan, storage, where):
+    plan, storage, where = open_study(study, allow_code=allow_code)
+    if outcome.write(plan, storage, where):
         typer.echo(where / "report.html")
     else:
         said = not_confirmed(storage, where)
@@ -319,6 +322,7 @@ def dashboard(
     ),
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to serve; 0 for any free one.")] = 8080,
     allow_edit: Annotated[bool, typer.Option("--allow-edit", help="Let people write notes.")] = False,
+    allow_code: Trusted = False,
 ) -> None:
     """Serve Optuna's dashboard over a study until stopped, also while it runs; nothing but notes can be changed.
 
@@ -326,16 +330,17 @@ def dashboard(
     """
     from search import configfile
     from search.dashboard.server import serve
-    from search.folder import find
     from search.study import load
+    from search.trust import enter
 
-    where = find(study)
+    where = enter(study)
     config = configfile.read(where / "config.yaml")
-    serve(where, config, load(where, config.name), host=host, port=port, edits=allow_edit, say=typer.echo)
+    allowed = {"edits": allow_edit, "allow_code": allow_code}
+    serve(where, config, load(where, config.name), host=host, port=port, **allowed, say=typer.echo)
 
 
 @app.command()
-def export(study: StudyName) -> None:
+def export(study: StudyName, allow_code: Trusted = False) -> None:
     """Write the best confirmed candidate of each budget as files, and all schedules tried as leaderboard.csv.
 
     Example: filter-search export studies/digits
@@ -346,11 +351,12 @@ def export(study: StudyName) -> None:
     from search.export import export_best
     from search.findings import by_budget, conclude
     from search.livedisplay import out
+    from search.opening import open_study
     from search.progress import not_confirmed
     from search.report import write_report
     from search.worker import make_evaluator
 
-    plan, storage, where = _opened(study)
+    plan, storage, where = open_study(study, allow_code=allow_code)
     findings = conclude(plan, storage)
     if not by_budget(findings.findings):
         raise ConfigError(not_confirmed(storage, where))
@@ -374,6 +380,7 @@ def train(
             "--logger", metavar="NAME", help="csv, tensorboard, or package.module:Class.", show_default=False
         ),
     ] = None,
+    allow_code: Trusted = False,
 ) -> None:
     """Train an exported candidate at full fidelity and score it on the test split.
 
@@ -383,26 +390,11 @@ def train(
     from search.fulltraining import train_best
 
     with display.epochs() as show:
-        trained = train_best(best, show, resume=resume, logger=logger)
+        trained = train_best(best, show, resume=resume, logger=logger, allow_code=allow_code)
     display.show_trained(trained)
 
 
 def _device_memory(name: "DeviceName") -> int:
-    from search.device import device_memory
-    from search.training import choose_device
+    from search.device import choose_device, device_memory
 
     return device_memory(choose_device(name))
-
-
-def _opened(study: str) -> "tuple[StudyPlan, Storage, Path]":
-    from search import configfile
-    from search.folder import find
-    from search.plan import make_plan
-    from search.run import check_same
-    from search.study import load
-
-    where = find(study)
-    config = configfile.read(where / "config.yaml")
-    plan, storage = make_plan(config), load(where, config.name)
-    check_same(plan, storage, where)
-    return plan, storage, where

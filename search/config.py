@@ -266,8 +266,8 @@ class ComputeConfig(Section):
     )
     ray_address: str | None = Field(
         None,
-        description="The Ray cluster that workers start on, such as ray://head:10001; null: the one this machine is "
-        "in.",
+        description="The Ray cluster that workers start on, such as head:6379; null: the one that RAY_ADDRESS names, "
+        "else the one this machine is in.",
     )
 
     @model_validator(mode="after")

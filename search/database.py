@@ -71,7 +71,9 @@ def connect(place: Path | URL, *, create: bool, patient: bool = False) -> TrialS
     """
     if isinstance(place, URL):
         url = place.render_as_string(hide_password=False)
-        own = {"options": f"{_OPTIONS} {place.query.get('options', '')}"}
+        own: dict[str, Any] = {"options": f"{_OPTIONS} {place.query.get('options', '')}"}
+        if not place.password and storageurl.asked() is None:
+            own["password"] = ""  # PGPASSWORD is for no host that a folder names; ~/.pgpass says which it is for
         # one connection, which a server that was away does not spoil; more for what Optuna nests, and for beats
         kwargs: dict[str, Any] = {"pool_size": 1, "max_overflow": 3, "pool_pre_ping": True}
         kwargs["connect_args"] = _CONNECT | own

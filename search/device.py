@@ -1,11 +1,44 @@
-"""The device networks train on."""
+"""The device networks train on, and how many processes train there."""
 
 import os
 from pathlib import Path
 
 import torch
 
+from search.config import ComputeConfig, DeviceName
+from search.errors import ConfigError
+
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of control groups, version 2; "max" where there is none
+
+
+def choose_device(name: DeviceName) -> torch.device:
+    """The device to train on; `auto` takes the GPU where there is one.
+
+    Raises:
+        ConfigError: `cuda` was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        msg = (
+            "compute.device is cuda, but torch sees no CUDA device; set it to cpu or auto, or repair driver and torch"
+        )
+        raise ConfigError(msg)
+    use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    return torch.device("cuda", torch.cuda.current_device()) if use_cuda else torch.device("cpu")
+
+
+def device_name(name: DeviceName) -> str:
+    """What that device is called: `cpu`, or the GPU's own name."""
+    device = choose_device(name)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def count_workers(compute: ComputeConfig) -> int:
+    """Local processes: as configured, else one per usable core on a CPU and one on a GPU."""
+    if compute.workers != "auto":
+        return compute.workers
+    if choose_device(compute.device).type == "cuda":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def device_memory(device: torch.device) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from search import wording
 from search.artifact import Artifact, Provenance, about, loading_text, write_artifact, write_source
 from search.cost import COST_NAMES, Budget, amount
+from search.errors import ConfigError
 from search.evaluate import Evaluate, Failed, Fidelity
 from search.exported import ONNX, WEIGHTS
 from search.findings import Confirmed, Findings, by_budget
@@ -95,8 +96,12 @@ def is_exported(findings: Findings, folder: Path) -> bool:
         where = folder / "best" / budget.folder
         if not (where / "README.md").exists():
             return False
-        kept = load_yaml((where / "config.yaml").read_text(), str(where / "config.yaml"))
-        if (kept["schedule"], kept["confirmed"]["runs"]) != (str(best.schedule), best.runs):
+        try:
+            kept = load_yaml((where / "config.yaml").read_text(), str(where / "config.yaml"))
+            same = (kept["schedule"], kept["confirmed"]["runs"]) == (str(best.schedule), best.runs)
+        except (ConfigError, OSError, ValueError, KeyError, TypeError):  # none of ours
+            same = False
+        if not same:
             return False
         if sight_of(folder, budget) is None:
             return False

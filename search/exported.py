@@ -1,7 +1,7 @@
 """Reads what an export wrote: the folder's configuration, and its network with weights.
 
 Nothing found in the folder is run: the network is built from the configuration, the weights are plain numbers. Where
-the family is `factory` the configuration names code of the user's own, which is imported as a study does.
+the family is `factory` the configuration names code, which is imported where the user allows it and not else.
 """
 
 import math
@@ -20,8 +20,10 @@ from search.config import StudyConfig
 from search.configfile import parse
 from search.errors import ConfigError
 from search.networks import build, check_stages
+from search.plainyaml import LARGEST
 from search.plainyaml import load as load_yaml
 from search.schedule import FilterSchedule
+from search.trust import refuse_code
 
 WEIGHTS = "weights.safetensors"
 ONNX = "model.onnx"
@@ -99,26 +101,30 @@ class _Input:
     deviation: list[float]
 
 
-def load_model(folder: str | Path) -> nn.Module:
+def load_model(folder: str | Path, *, allow_code: bool = False) -> nn.Module:
     """The trained network of an exported folder, in evaluation mode.
 
     It takes images `(batch, channels, height, width)` of any number type, with values as the data set has them and not
     scaled: `input_values` in the folder's `config.yaml` has the type, minimum and maximum of those it was trained on,
     such as uint8 from 0 to 16. Other values are not noticed and give wrong answers; another shape is a ValueError. It
     gives logits `(batch, classes)`, in the order of `class_names` there or, where that is empty, of the labels from 0.
-    The network behind the normalisation is its attribute `network`. A network of family `factory` is made by the
-    function its configuration names, which is imported and called.
+    The network behind the normalisation is its attribute `network`.
 
     Args:
         folder: One that `filter-search export` or `filter-search train` wrote, such as
             `studies/digits/best/params-1500`.
+        allow_code: Import and call the function that makes a network of family `factory`, which the folder names: for
+            folders of your own.
 
     Raises:
-        ConfigError: It is no such folder, has no weights, or weights of another network.
+        ConfigError: It is no such folder, has no weights, weights of another network, or names code that is not
+            allowed.
     """
     where = Path(folder)
     values = _values(where)
     export, given = _export(where, values), _input(where, values)
+    if not allow_code:
+        refuse_code(export.config, where / "config.yaml", of_data=False)
     network = restore(export, given.shape, given.classes, where / WEIGHTS)
     return RawImageNetwork(network, given.mean, given.deviation, given.shape).eval()
 
@@ -174,7 +180,8 @@ def _values(folder: Path) -> Mapping[str, object]:
     """
     path = folder / "config.yaml"
     try:
-        values = load_yaml(path.read_text(), str(path))
+        with path.open(encoding="utf-8") as file:
+            values = load_yaml(file.read(LARGEST + 1), str(path))
     except FileNotFoundError:
         _refuse(folder, "there is no such file")
     except OSError as error:

@@ -21,6 +21,8 @@ from typing import Any
 from search.errors import ConfigError, StorageError
 
 STUDIES = Path("studies")
+# What a terminal might obey, and JSON would not escape.
+_ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 _MOMENT_SECONDS, _PATIENCE_SECONDS = 0.5, 10.0
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "optuna", "numpy", "scipy", "scikit-learn", "pydantic")
 
@@ -51,7 +53,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:  # new: what is written follows no link
+            file.write(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -250,7 +254,7 @@ def write_json(path: Path, values: object) -> None:
 
 def json_text(values: object) -> str:
     """Plain values as every JSON file here holds them."""
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(values, indent=2, ensure_ascii=False).translate(_ESCAPED) + "\n"
 
 
 def _processor() -> str:

@@ -21,6 +21,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from search import wording
 from search.artifact import Provenance, about, is_worth_threads, loading_text, write_artifact
+from search.device import choose_device
 from search.errors import ConfigError, InterruptedStudyError, NoTrialError, StorageError
 from search.evaluate import Failed, Fidelity, Run, Scored
 from search.exported import read
@@ -34,9 +35,10 @@ from search.replicatraining import ReplicaTraining
 from search.schedule import FilterSchedule
 from search.sources import load
 from search.splits import Splits
-from search.training import TrainingEvaluator, choose_device
+from search.training import TrainingEvaluator
 from search.trainingconfig import ScoreName
 from search.traininglog import carry_on, make_logger
+from search.trust import PERMISSION, refuse_code, refuse_links, without_fetching
 from search.verdict import Interval
 
 _SHARE_OF_SAVING = 0.02
@@ -104,7 +106,12 @@ class Trained:
 
 
 def train_best(
-    best: Path, show: Callable[[EpochReport], None], *, resume: bool = False, logger: str | None = None
+    best: Path,
+    show: Callable[[EpochReport], None],
+    *,
+    resume: bool = False,
+    logger: str | None = None,
+    allow_code: bool = False,
 ) -> Trained:
     """Train an exported candidate for `training.full_epochs` on the study's own training split; score it on test.
 
@@ -116,25 +123,27 @@ def train_best(
         show: Called after each epoch.
         resume: Go on from the checkpoint of a training that was stopped, if there is one.
         logger: `csv`, `tensorboard`, or a Lightning logger as `package.module:Class`; None for none.
+        allow_code: Import the code, and fetch the data, that the folder's configuration names.
 
     Raises:
-        ConfigError: The folder holds no configuration, or one that cannot be used; a training that was stopped and
-            `resume` is off; one of another configuration; a logger there is not.
+        ConfigError: The folder holds no configuration, or one that cannot be used or names code; a training that was
+            stopped and `resume` is off; one of another configuration; a logger there is not.
         DataError: The data cannot be read.
         NoTrialError: The training diverged or ran out of memory.
-        StorageError: The result cannot be written.
+        StorageError: The result cannot be written, or would land outside the folder.
         InterruptedStudyError: A signal stopped it; the last checkpoint is kept.
     """
-    provenance = _provenance(best)
+    refuse_links(best)
+    provenance = _provenance(best, allow_code)
     where = best / "trained"
     keeper = Keeper(where / _CHECKPOINT, _fingerprint(provenance), provenance.fidelity.epochs, show, logger)
     if (done := _finished(where, keeper.fingerprint, provenance)) is not None:
         return replace(done, unlogged=make_logger(logger, where, keeper.saved) is not None)
-    resumed = keeper.path if _check_checkpoint(keeper, best, resume) else None
+    resumed = keeper.path if _check_checkpoint(keeper, best, resume, allow_code) else None
     make(where)
     made = make_logger(logger, where, keeper.saved)
     carry_on(made, keeper.saved)
-    command = _command(best, logger)
+    command = _command(best, logger, allow_code)
     run_under = partial(fit, keeper=keeper, logger=made, resume=resumed)
     try:
         run = _train(provenance, run_under)
@@ -223,10 +232,13 @@ class Keeper(Checkpoint):  # Lightning calls such callbacks after the module's o
         self.saved, self._due = epoch, ended + (ended - began) / _SHARE_OF_SAVING
 
 
-def _provenance(best: Path) -> Provenance:
+def _provenance(best: Path, allow_code: bool) -> Provenance:
     """What is trained; see `train_best` for what can be wrong."""
     export = read(best)
-    config, data = export.config, load(export.config.data)
+    config = export.config
+    if not allow_code:
+        refuse_code(config, best / "config.yaml")
+    data = load((config if allow_code else without_fetching(config)).data)
     check_stages(config.network, len(export.schedule), data.image_shape)
     full = Fidelity.full(config.training)
     return Provenance(config, data, Splits(data, config.data), export.schedule, export.seed, full)
@@ -254,7 +266,7 @@ def _finished(where: Path, fingerprint: str, provenance: Provenance) -> Trained 
         same = result.get("fingerprint") == fingerprint
         reached = Interval(*(float(result["accuracy"][key]) for key in ("mean", "low", "high")))
         epochs, images = int(result["epochs"]), int(result["images"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         same = False
     if not same:
         msg = f"{where} holds a training of another configuration or other data; move it away to train this one"
@@ -263,7 +275,7 @@ def _finished(where: Path, fingerprint: str, provenance: Provenance) -> Trained 
     return Trained(provenance.schedule, epochs, reached, score, images, where, anew=False)
 
 
-def _check_checkpoint(keeper: Keeper, best: Path, resume: bool) -> bool:
+def _check_checkpoint(keeper: Keeper, best: Path, resume: bool, allow_code: bool) -> bool:
     """Whether there is a checkpoint to go on from.
 
     Raises:
@@ -275,7 +287,7 @@ def _check_checkpoint(keeper: Keeper, best: Path, resume: bool) -> bool:
     try:
         kept = torch.load(keeper.path, map_location="cpu", weights_only=True)  # runs no code found in it
         of, epoch = kept["fingerprint"], int(kept["training"]["epochs_done"])
-        logger = kept.get("logger")
+        logger = None if kept.get("logger") is None else str(kept["logger"])
     except Exception as error:  # torch has no one exception for a file that is damaged, or would run code
         msg = f"{keeper.path} is no checkpoint of a training ({type(error).__name__}); {again}"
         raise ConfigError(msg) from None
@@ -283,15 +295,16 @@ def _check_checkpoint(keeper: Keeper, best: Path, resume: bool) -> bool:
         msg = f"{keeper.path} is of another configuration or other data, so nothing can go on from it; {again}"
         raise ConfigError(msg)
     if not resume:
-        command = shlex.join([*_command(best, logger), "--resume"])
+        command = shlex.join([*_command(best, logger, allow_code), "--resume"])
         msg = f"a training was stopped after epoch {epoch}; go on with `{command}`, or {again}"
         raise ConfigError(msg)
     keeper.saved = epoch
     return True
 
 
-def _command(best: Path, logger: str | None) -> list[str]:
-    return ["filter-search", "train", str(best), *(["--logger", logger] if logger else [])]
+def _command(best: Path, logger: str | None, allow_code: bool) -> list[str]:
+    options = [*(["--logger", logger] if logger else []), *([PERMISSION] if allow_code else [])]
+    return ["filter-search", "train", str(best), *options]
 
 
 def _train(provenance: Provenance, run_under: Callable[[pl.LightningModule, int, torch.device], None]) -> Run:

@@ -128,28 +128,33 @@ class LocalWorkers:
         if not self._workers:
             self._workers = [self._start(storage.supervisor) for _ in range(self._count)]
         self._hear()
-        for late, why in self._watch.overdue(storage):
-            for worker in self._workers:
-                if worker.pid == late and worker.status is None:
-                    worker.killed_for = why
-                    _kill_group(late)
+        self._end_overdue(storage)
         ended = [slot for slot, worker in enumerate(self._workers) if worker.status is not None]
         if not ended:
             return
-        released = 0
+        worked = False
         for slot in ended:
             detail = self._workers[slot].obituary()
             if (pid := self._workers[slot].pid) is not None:
                 _kill_group(pid)  # what it started itself
                 own = f"{storage.supervisor}/{pid}"
-                released += sum(storage.release(purpose, own.__eq__, detail) for purpose in PURPOSES)
+                worked |= storage.has_claimed(own.__eq__)
+                for purpose in PURPOSES:
+                    storage.release(purpose, own.__eq__, detail)
         # together, since one cause may end them all
-        self._deaths_at_start = 0 if released else self._deaths_at_start + 1
+        self._deaths_at_start = 0 if worked else self._deaths_at_start + 1
         if self._deaths_at_start >= _MOST_DEATHS_AT_START:
             msg = f"workers end before they start any work; the last one said:\n{detail}"
             raise FilterSearchError(msg)
         for slot in ended:
             self._workers[slot] = self._start(storage.supervisor)
+
+    def _end_overdue(self, storage: Storage) -> None:
+        for late, why in self._watch.overdue(storage):
+            for worker in self._workers:
+                if worker.pid == late and worker.status is None:
+                    worker.killed_for = why
+                    _kill_group(late)
 
     def drain(self) -> None:
         """Ask every worker to end after the job it carries out."""

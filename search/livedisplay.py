@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
@@ -17,6 +17,7 @@ from rich.table import Table
 from search.cases import Standing, standings
 from search.config import StudyConfig
 from search.narrowing import Column, NarrowingTable
+from search.printable import PlainConsole
 from search.progress import Best, Progress, best_so_far, progress
 from search.study import Purpose, Storage
 from search.wording import counted, score_text, short_budget
@@ -31,8 +32,8 @@ _PLAIN_WIDTH = 110  # of a file or pipe, which has no width of its own
 _STYLES = {"near-optimal": "green", "not near-optimal": "bold magenta", "undecided": "yellow"}
 
 
-def _console(stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False)
+def _console(stderr: bool) -> PlainConsole:
+    console = PlainConsole(stderr=stderr, highlight=False)
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
     return console

@@ -1,7 +1,7 @@
 """YAML of plain data only, read and written alike.
 
 Owns what YAML may hold here: mappings with text for keys, lists, text, numbers, booleans, null. Tags, anchors,
-repeated keys and deep nesting are refused with their line. Knows nothing of what the data mean.
+repeated keys, deep nesting and long documents are refused. Knows nothing of what the data mean.
 """
 
 import re
@@ -11,6 +11,8 @@ import yaml
 
 from search.errors import ConfigError
 
+LARGEST = 2**20
+"""Most characters of a document."""
 _DEEPEST = 16  # the configuration goes five deep
 _NUMBER_START = [*"-+.0123456789"]
 # The core types of YAML 1.2, as editors read them: `on` and `no` stay text, 010 is no octal, 1e-3 is a number. The
@@ -81,8 +83,11 @@ def load(text: str, source: str) -> Any:  # noqa: ANN401 # whatever plain data t
         source: What to call it in messages.
 
     Raises:
-        ConfigError: The text is no YAML, or more than plain data; with the line.
+        ConfigError: The text is too long, no YAML, or more than plain data; with the line.
     """
+    if len(text) > LARGEST:
+        msg = f"{source} has {len(text):,} characters; at most {LARGEST:,} are read: shorten it"
+        raise ConfigError(msg)
     try:
         return _Loader(text).get_single_data()
     except yaml.MarkedYAMLError as error:

@@ -6,13 +6,11 @@ in `templates/report.html.jinja`, what its sentences say in `wording`.
 
 import base64
 import gzip
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -38,6 +36,7 @@ from search.settingwording import network_text, table_text
 from search.soundness import FidelityCheck
 from search.study import Storage
 from search.verdict import Outcome
+from search.wellformed import environment_of
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ def write_report(folder: Path, findings: Findings, storage: Storage) -> Path:
         "caution": sight.CAUTION,
         "data_text": None if findings.plan.config.table else _data_text(findings),
         "progress": progress(storage),
-        "environment": _environment(folder),
+        "environment": environment_of(folder),
         "changes": changes(storage),
         "network": network_text(findings.plan.config.network, findings.plan.space.stages),
         "table": table_text(findings.plan.config.table) if findings.plan.config.table else None,
@@ -387,12 +386,3 @@ def _data_text(findings: Findings) -> str:
     splits = splits_text(data, config.data, config.training.share)
     said = [images_text(data), f"Classes: {classes_text(data)}", splits]
     return ". ".join([*said, *data.notes])
-
-
-def _environment(folder: Path) -> dict[str, Any]:
-    """What environment.json says; empty when it is missing or not readable, which must not cost the report."""
-    try:
-        values = json.loads((folder / "environment.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}

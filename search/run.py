@@ -4,14 +4,11 @@ What is trained is in the storage, what follows from it in `findings`; here both
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-import torch
-
-from search import configfile, database, folder, fusing, leaderboard, machine, queues, study
-from search.annotations import annotate
+from search import configfile, database, folder, fusing, machine, queues, study
 from search.cases import (
     Exploration,
     Standing,
@@ -23,20 +20,19 @@ from search.cases import (
 from search.confirm import choose_cases, fit_surrogate
 from search.coordinate import Launch, stopping
 from search.data import ImageData
-from search.errors import ConfigError, StorageError
-from search.exact import exact_findings, exact_standings
-from search.export import export_best, is_exported
-from search.findings import Findings, conclude
+from search.device import device_name
+from search.errors import ConfigError
+from search.exact import exact_standings
+from search.findings import Findings
 from search.launch import LocalWorkers
 from search.leases import Leases
 from search.memorylimit import memory_limit
 from search.plan import StudyPlan
 from search.progress import Progress, mark_done, progress
-from search.records import write_records, write_verdict
-from search.report import write_report
+from search.raylaunch import RayWorkers, storage_environment
+from search.records import write_records
 from search.study import Storage
-from search.training import device_name
-from search.worker import make_evaluator
+from search.wellformed import load_kept
 
 _CRASHES_WITHOUT_SUCCESS = 3
 
@@ -66,6 +62,7 @@ def run_study(
     resume: bool,
     command: Sequence[str],
     show: Callable[[Storage], None],
+    launcher: Literal["local", "ray"] = "local",
 ) -> Ended:
     """Run a study to its verdict and write its folder.
 
@@ -76,14 +73,17 @@ def run_study(
         resume: Continue the study in `where` if there is one.
         command: The command line, as recorded.
         show: Called a few times a second.
+        launcher: What starts the workers.
 
     Raises:
-        ConfigError: A study exists and `resume` is off, or it was made by another configuration or other data.
+        ConfigError: A study exists and `resume` is off, or it was made by another configuration or other data; or Ray
+            is asked for and cannot be used.
         StorageError: The folder or the study in it cannot be used.
         NoTrialError: No trial could be completed.
         InterruptedStudyError: A signal stopped the study; everything finished is kept.
     """
     _check_startable(plan, where, resume)  # before anything is written
+    on_ray = RayWorkers(where, plan.config.compute, storage_environment(where)) if launcher == "ray" else None
     folder.make(where)
     with stopping(plan.config.compute) as stop, database.guarded(where), folder.joined(where) as membership:
         _check_startable(plan, where, resume)  # again: another launch may have been here before the lock was ours
@@ -97,22 +97,21 @@ def run_study(
         if plan.exhaustive:
             mark_done(storage)
         else:
-            local = LocalWorkers(where, plan.config, workers, membership.lock)
-            with leases, storage.written_fast(), local:
+            crew = on_ray or LocalWorkers(where, plan.config, workers, membership.lock)
+            with leases, storage.written_fast(), crew:
                 try:
-                    Launch(plan, storage, local, stop, show, leases).carry_out()
+                    Launch(plan, storage, crew, stop, show, leases).carry_out()
                 finally:
                     write_records(where, storage)
                     folder.note_environment(where, fusing.decided(storage) | machine.noted(storage))
         if stop.signals > 1:
             stop.end()
+        from search import outcome  # only now: while workers train, they can use the memory that takes
+
         with folder.writing(where):
-            findings = write_outcome(plan, storage, where)
-            complete = findings and progress(storage) == before and is_exported(findings, where)
-            if findings and not complete and plan.config.table is None:  # which has no weights
-                torch.set_num_threads(1)  # as in a worker: on networks this small a second thread costs time
-                export_best(plan, findings, where, make_evaluator(plan), interrupted=lambda: stop.signal is not None)
-                write_report(where, findings, storage)  # again: it shows what the export saw
+            findings = outcome.write(plan, storage, where)
+            if findings and plan.config.table is None:  # which has no weights
+                outcome.export(plan, findings, storage, where, stop, anew=progress(storage) != before)
         if findings and plan.exhaustive:
             standing = exact_standings(findings)
         else:
@@ -164,50 +163,20 @@ def explore(
                 launch.confirm_all(cases)
             finally:
                 launch.drain()
+        from search import outcome  # see `run_study`
+
         with folder.writing(where):
-            write_outcome(plan, storage, where)
+            outcome.write(plan, storage, where)
         standing = standings(storage, exploration.confirm, cases)
     stop.end()
     return standing
-
-
-def write_outcome(plan: StudyPlan, storage: Storage, where: Path) -> Findings | None:
-    """Write what follows from the storage: the records and, once the cases are fixed, verdict and report.
-
-    Returns:
-        None while the search goes on.
-    """
-    write_records(where, storage)
-    if stored_cases(storage) is None and not plan.exhaustive:
-        return None
-    findings = exact_findings(plan) if plan.exhaustive else conclude(plan, storage)
-    write_verdict(where, findings)
-    leaderboard.write(where, findings, storage)
-    write_report(where, findings, storage)
-    try:
-        with database.guarded(where):
-            annotate(storage, findings)
-    except StorageError as error:
-        if not _is_read_only(error):  # else the report is all there can be
-            raise
-    return findings
-
-
-def _is_read_only(error: StorageError) -> bool:
-    """Whether it came of a database that this user may read and not write, by SQLite's own code for that."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if getattr(getattr(cause, "orig", None), "sqlite_errorname", "").startswith("SQLITE_READONLY"):
-            return True
-        cause = cause.__cause__
-    return False
 
 
 def _check_startable(plan: StudyPlan, where: Path, resume: bool) -> None:
     folder.check_startable(where, resume)
     if study.exists(where, plan.config.name):
         folder.refuse_existing(database.named(database.place_of(where)), resume)
-        check_same(plan, study.load(where, plan.config.name), where)
+        check_same(plan, load_kept(where, plan.config), where)
 
 
 def check_same(plan: StudyPlan, storage: Storage, where: Path) -> None:
@@ -247,19 +216,6 @@ def _write_head(plan: StudyPlan, where: Path, workers: int, command: Sequence[st
     configfile.write(plan.config, where / "config.yaml")
 
 
-def joinable(name: str) -> AbstractContextManager[Path]:
-    """The folder of a study to join: its own, or one for the time being where only its storage is at hand.
-
-    Raises:
-        ConfigError: The environment names a storage that cannot be used.
-        StorageError: There is no such study.
-    """
-    try:
-        return nullcontext(folder.find(name))
-    except StorageError:
-        return study.adopted(name)
-
-
 def join_study(plan: StudyPlan, where: Path, *, workers: int, show: Callable[[Storage], None]) -> Progress:
     """Carry out jobs of a study that another launch began, on this machine, until it is done; writes no files.
 
@@ -276,7 +232,7 @@ def join_study(plan: StudyPlan, where: Path, *, workers: int, show: Callable[[St
         InterruptedStudyError: A signal stopped it; everything finished is kept.
     """
     with stopping(plan.config.compute) as stop, database.guarded(where), folder.joined(where) as membership:
-        storage = study.load(where, plan.config.name)
+        storage = load_kept(where, plan.config)
         check_same(plan, storage, where)
         leases = Leases(storage, where, plan.config.compute.lease_seconds)
         if membership.alone:

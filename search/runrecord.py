@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from search.evaluate import Failed, Run, Scored
 
+_MOST_IMAGES = 2**26
+
 
 def record(run: Run) -> dict[str, Any]:
     """A run as it is kept in the storage."""
@@ -28,5 +30,16 @@ def pack_counts(counts: NDArray[np.uint16]) -> str:
 
 
 def unpack_counts(text: str) -> NDArray[np.uint16]:
-    """The counts that `pack_counts` wrote."""
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype="<u2").astype(np.uint16)
+    """The counts that `pack_counts` wrote.
+
+    Raises:
+        ValueError: It wrote no such text, or of more images than `_MOST_IMAGES`: some kilobytes may unpack to
+            gigabytes.
+        zlib.error: Likewise.
+    """
+    unpacker = zlib.decompressobj()
+    content = unpacker.decompress(base64.b64decode(text, validate=True), 2 * _MOST_IMAGES)
+    if unpacker.unconsumed_tail or not unpacker.eof:
+        msg = f"counts are cut short, or of more than {_MOST_IMAGES:,} images"
+        raise ValueError(msg)
+    return np.frombuffer(content, dtype="<u2").astype(np.uint16)

@@ -5,7 +5,7 @@ training, and the sentences on them. How it is measured is in `filtersight`, wha
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from search.activity import normalised, rebuilt
 from search.cost import Budget
+from search.device import choose_device
 from search.drawing import BLUE, VERMILLION, to_png, to_svg
 from search.errors import ConfigError
 from search.evaluate import Evaluate, Failed, Fidelity, Run
@@ -25,7 +26,6 @@ from search.schedule import FilterSchedule
 from search.sightfigures import TILES, Shown, filters
 from search.splits import Splits
 from search.study import run_seeds
-from search.training import choose_device
 from search.wording import capital, listed, short_budget
 
 _IMAGES_STREAM = 9
@@ -170,7 +170,7 @@ def sight_of(folder: Path, budget: Budget) -> BudgetSight | None:
     """
     try:
         return _from_json(json.loads(_path(folder, budget).read_text()))
-    except (OSError, ValueError, KeyError, TypeError, ConfigError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, ConfigError):
         return None
 
 
@@ -291,22 +291,27 @@ def _to_json(sight: BudgetSight) -> dict[str, Any]:
 
 
 def _from_json(values: Mapping[str, Any]) -> BudgetSight:
-    networks: Sequence[Mapping[str, Any]] = values["networks"]
-    return BudgetSight(
-        Budget.parse(values["budget"]),
-        tuple(
-            SeenNetwork(
-                FilterSchedule.parse(each["schedule"]),
-                each["best"],
-                each["rule"],
-                each["seed"],
-                each["images"],
-                tuple(
-                    StageInUse(stage["filters"], stage["effective"], stage["dead"], tuple(stage["receptive_field"]))
-                    for stage in each["stages"]
-                ),
-                each["unseen"],
-            )
-            for each in networks
-        ),
+    """What `_to_json` wrote; of a file that anybody may have written, so that every value is made what it is to be."""
+    networks = tuple(map(_network_from_json, values["networks"]))
+    if not networks:
+        msg = "no network"
+        raise ValueError(msg)
+    return BudgetSight(Budget.parse(values["budget"]), networks)
+
+
+def _network_from_json(values: Mapping[str, Any]) -> SeenNetwork:
+    rule, unseen = (None if values[key] is None else str(values[key]) for key in ("rule", "unseen"))
+    return SeenNetwork(
+        FilterSchedule.parse(values["schedule"]),
+        bool(values["best"]),
+        rule,
+        int(values["seed"]),
+        int(values["images"]),
+        tuple(map(_stage_from_json, values["stages"])),
+        unseen,
     )
+
+
+def _stage_from_json(values: Mapping[str, Any]) -> StageInUse:
+    high, wide = map(int, values["receptive_field"])
+    return StageInUse(int(values["filters"]), float(values["effective"]), int(values["dead"]), (high, wide))

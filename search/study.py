@@ -145,6 +145,10 @@ class Storage:
         self.store.set_trial_state_values(trial._trial_id, TrialState.WAITING)
         return True
 
+    def has_claimed(self, whose: Callable[[str], bool]) -> bool:
+        """Whether an owner has claimed anything that nobody else did later."""
+        return any(whose(trial.user_attrs.get("owner", "")) for each in PURPOSES for trial in self.trials(each))
+
     def queue(self, purpose: Purpose, queued: Sequence[Queued], after: int | None = None) -> bool:
         """Queue trials, each of its fixed multiples and its attributes, all or none.
 

@@ -19,10 +19,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from search.augment import Augmentation, check_augment, drawing_from
-from search.config import DeviceName
 from search.cpukernels import pool_first, subsample_first
 from search.data import ImageData
-from search.errors import ConfigError
 from search.evaluate import Failed, Fidelity, OnEpoch, Run, Scored, Split
 from search.fitting import MemoryMeter, fit, is_out_of_memory, reproducible_kernels
 from search.networkconfig import NetworkConfig
@@ -42,21 +40,6 @@ _NETWORK_STREAM = 8
 _TIMED_EPOCHS = 100  # more than the steps that are timed, so that the learning rate's schedule reaches beyond them
 
 
-def choose_device(name: DeviceName) -> torch.device:
-    """The device to train on; `auto` takes the GPU where there is one.
-
-    Raises:
-        ConfigError: `cuda` was asked for and there is none.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        msg = (
-            "compute.device is cuda, but torch sees no CUDA device; set it to cpu or auto, or repair driver and torch"
-        )
-        raise ConfigError(msg)
-    use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
-    return torch.device("cuda", torch.cuda.current_device()) if use_cuda else torch.device("cpu")
-
-
 def _draws(seeds: Sequence[int], training: Sequence[np.random.Generator]) -> Drawing:
     """What a network of each seed draws in its passes: by its seed alone, whatever it is trained beside.
 
@@ -68,12 +51,6 @@ def _draws(seeds: Sequence[int], training: Sequence[np.random.Generator]) -> Dra
         return drawing_from(rng, device)
 
     return drawing
-
-
-def device_name(name: DeviceName) -> str:
-    """What that device is called: `cpu`, or the GPU's own name."""
-    device = choose_device(name)
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 class TrainingEvaluator:

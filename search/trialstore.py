@@ -333,7 +333,10 @@ def _write_held(connection: Connection, held: _Held) -> None:
 
 def _wait_less(connection: Any, _: object) -> None:  # noqa: ANN401 # of whichever driver
     """With a log beside the file a power cut cannot damage it, though no transaction waits for the disk."""
-    if isinstance(connection, sqlite3.Connection) and connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+    if not isinstance(connection, sqlite3.Connection):
+        return
+    connection.execute("PRAGMA trusted_schema=OFF")  # what views and triggers of a stranger's file may call
+    if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
         connection.execute("PRAGMA synchronous=NORMAL")
         # The log is taken over once, at the end, by one: SQLite below 3.51.3 can err where several do it at once.
         connection.execute("PRAGMA wal_autocheckpoint=0")

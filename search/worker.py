@@ -17,6 +17,7 @@ from optuna.trial import Trial, TrialState
 
 from search import fusing
 from search.cost import Budget, Costs
+from search.device import choose_device, device_name
 from search.evaluate import Evaluate, Failed, FailureReason, Fidelity, Run, Scored
 from search.lifeline import Stopping
 from search.machine import MACHINE, Machine, note
@@ -30,7 +31,7 @@ from search.schedule import FilterSchedule
 from search.splits import Splits
 from search.study import PURPOSES, Purpose, Storage, load
 from search.table import TableEvaluator
-from search.training import TrainingEvaluator, choose_device, device_name
+from search.training import TrainingEvaluator
 from search.trialstore import LostTrialError
 
 _IDLE_SECONDS = 0.05

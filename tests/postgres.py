@@ -47,6 +47,12 @@ class Postgres:
         command += ["--username", _USER, "--pwfile", str(self._folder / "password"), "--auth=scram-sha-256"]
         subprocess.run([*command, "--encoding=UTF8", "--locale=C", "--no-sync"], check=True, capture_output=True)
 
+    @property
+    def pid(self) -> int:
+        """The process that all of the server's others descend from, while it runs."""
+        assert self._server is not None
+        return self._server.pid
+
     def url(self, database: str) -> URL:
         """The URL of a database made anew, whatever it held before."""
         import psycopg
@@ -113,7 +119,7 @@ class Postgres:
         shutil.rmtree(self._folder)
 
 
-def installed() -> Path | None:
+def binaries() -> Path | None:
     """The folder of the newest server's programs; Debian keeps them off the path."""
     found = [*Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     on_path = shutil.which("initdb")
@@ -123,12 +129,12 @@ def installed() -> Path | None:
 
 @pytest.fixture(scope="session")
 def postgres():
-    binaries = installed()
-    if binaries is None or shutil.which("setpriv") is None:
+    programs = binaries()
+    if programs is None or shutil.which("setpriv") is None:
         message = (
             "no PostgreSQL server on this machine; install Debian's, or leave these tests to a machine that has it"
         )
         (pytest.fail if NEEDED else pytest.skip)(message)
-    server = Postgres(binaries, Path(tempfile.mkdtemp(prefix="filter-search-postgres-")))
+    server = Postgres(programs, Path(tempfile.mkdtemp(prefix="filter-search-postgres-")))
     yield server
     server.end()

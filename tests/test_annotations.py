@@ -11,7 +11,6 @@ from planted_findings import make_plan, make_storage
 from search import wording
 from search.annotations import Annotations, Moment, annotate, annotations, is_edited, keep, kept, objective_names
 from search.errors import StorageError
-from search.run import write_outcome
 from search.study import load
 
 MADE = Annotations(Moment("confirm", 40, True), "# first", {"ratios": '{"data": [], "layout": {}}'})
@@ -106,16 +105,16 @@ def outcome(plan, findings, monkeypatch, tmp_path):
     """Writes the outcome of a planted study, after a statement that changes its database or the connection to it."""
     make_storage(plan, tmp_path)
     storage = load(tmp_path, plan.config.name)
-    monkeypatch.setattr("search.run.write_records", lambda *_: None)  # planted runs took no time
-    monkeypatch.setattr("search.run.stored_cases", lambda _: [])
-    monkeypatch.setattr("search.run.conclude", lambda *_: findings)
+    monkeypatch.setattr("search.outcome.write_records", lambda *_: None)  # planted runs took no time
+    monkeypatch.setattr("search.outcome.stored_cases", lambda _: [])
+    monkeypatch.setattr("search.outcome.conclude", lambda *_: findings)
 
-    def write(statement):
+    def written_after(statement):
         # for every connection to come, since none is kept
         sqlalchemy.event.listen(storage.backend.engine, "connect", lambda raw, _: raw.execute(statement))
-        return write_outcome(plan, storage, tmp_path)
+        return write(plan, storage, tmp_path)
 
-    yield write
+    yield written_after
     storage.backend.remove_session()
     storage.backend.engine.dispose()
 

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from benchmarks import imagetrials, lightningtrials, ours, plainloop
+from benchmarks import imagetrials, lightningtrials, oursworker, plainloop
 from benchmarks.ratios import Interval, Spread, markdown, ratios
 from benchmarks.runs import Order, training_of
 from benchmarks.sideprocess import PeakMemory, SideProcess
@@ -29,7 +29,11 @@ def works(tmp_path_factory) -> dict[str, Work]:
 def test_all_sides_train_the_same_networks(works, name):
     plain = [plainloop.train(works[name], [job])[0].accuracy for job in JOBS]
     assert len(set(plain)) > 1
-    for others in (lightningtrials.train, imagetrials.train, lambda work, jobs: ours.train_pass((work, jobs, True))):
+    for others in (
+        lightningtrials.train,
+        imagetrials.train,
+        lambda work, jobs: oursworker.train_pass((work, jobs, True)),
+    ):
         trained = others(works[name], JOBS)
         assert [one.job for one in trained] == JOBS
         assert [one.accuracy for one in trained] == pytest.approx(plain, abs=0.005)

@@ -15,6 +15,7 @@ from search.check import forecast
 from search.cost import LARGEST_LIMIT, Budget
 from search.data import ImageData
 from search.dataconfig import DataConfig
+from search.device import choose_device
 from search.errors import ConfigError
 from search.evaluate import Fidelity
 from search.networkconfig import NetworkConfig
@@ -23,7 +24,7 @@ from search.polynomials import FittedCostModel
 from search.pricing import BuiltCostModel, fit_cost_model, price
 from search.schedule import FilterSchedule
 from search.splits import Splits
-from search.training import TrainingEvaluator, choose_device
+from search.training import TrainingEvaluator
 from search.trainingconfig import TrainingConfig
 
 _SOURCE = """

@@ -130,16 +130,17 @@ def test_a_resumed_training_is_the_uninterrupted_one_bit_for_bit(
     values = {"network": network, "training": {"augment": augment}}
     whole, parted = exported("whole", **values), exported("parted", **values)
     seen = {}
-    train_best(whole, lambda report: seen.setdefault(report.epoch, report))
+    allowed = {"allow_code": bool(network)}
+    train_best(whole, lambda report: seen.setdefault(report.epoch, report), **allowed)
     with pytest.raises(InterruptedStudyError, match="the state after epoch 2 is kept; go on with") as raised:
-        train_best(parted, interrupted_after(3, stop))
+        train_best(parted, interrupted_after(3, stop), **allowed)
     assert raised.value.exit_code == 130
-    assert f"`filter-search train {parted} --resume`" in str(raised.value)
+    assert f"`filter-search train {parted} {'--allow-code ' * bool(network)}--resume`" in str(raised.value)
     assert files(parted) == ["checkpoint.ckpt"]
     with pytest.raises(ConfigError, match="a training was stopped after epoch 2; go on with"):
-        train_best(parted, lambda _: None)
+        train_best(parted, lambda _: None, **allowed)
     resumed = {}
-    train_best(parted, lambda report: resumed.setdefault(report.epoch, report), resume=True)
+    train_best(parted, lambda report: resumed.setdefault(report.epoch, report), resume=True, **allowed)
     assert list(resumed) == [3, 4]
     assert weights(parted) == weights(whole)
     assert [resumed[n].metrics() for n in (3, 4)] == [seen[n].metrics() for n in (3, 4)]

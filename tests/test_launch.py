@@ -1,5 +1,6 @@
 """Local workers: what a dead one was doing goes back to the queue."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -10,7 +11,7 @@ from optuna.trial import TrialState
 from search import launch, queues, study
 from search.config import StudyConfig
 from search.cost import Budget
-from search.launch import POLL_SECONDS, LocalWorkers, Pace
+from search.launch import POLL_SECONDS, JobWatch, LocalWorkers, Pace
 from search.schedule import FilterSchedule
 
 
@@ -61,3 +62,23 @@ def test_looking_takes_little_of_a_core_however_long_it_takes(monkeypatch):
         now[0] += 60
     assert POLL_SECONDS * pace.polls() <= 2
     assert pace.polls() == 1
+
+
+def test_a_job_that_takes_too_long_is_told_with_the_process_it_runs_in(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    storage = study.create(tmp_path, StudyConfig(), ("maximize",), "data")
+    queues.enqueue_missing(storage, [queues.Proposal("qmc", Budget("params", 1500), {})] * 2)
+    storage.claim("search")
+    study.load(tmp_path, "digits").claim("search")  # another supervisor's, which is not this one's business
+    watch = JobWatch(max_minutes=1)
+    assert watch.overdue(storage) == []
+    now[0] += 61
+    ((process, why),) = watch.overdue(storage)
+    assert process == os.getpid()
+    assert "took longer than compute.max_job_minutes, 1," in why
+    storage.release("search", storage.owner.__eq__, why)
+    storage.claim("search")
+    now[0] += 30
+    assert watch.overdue(storage) == []  # tried again, and begun anew
+    assert JobWatch(None).overdue(storage) == []

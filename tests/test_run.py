@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from planted import Failing, InlineWorkers, Planted, conduct, peaked
 
-from search import queues, study
+from search import outcome, queues, study
 from search.cases import Exploration, correctness, store_exploration, stored_cases
 from search.config import StudyConfig
 from search.coordinate import Launch, Stop
@@ -17,7 +17,6 @@ from search.findings import conclude
 from search.plan import make_plan
 from search.progress import progress
 from search.records import verdict_values
-from search.run import write_outcome
 from search.splits import Splits
 from search.verdict import image_bootstrap
 from search.worker import make_evaluator, open_study
@@ -72,7 +71,7 @@ def test_a_margin_chosen_after_looking_makes_an_exploratory_verdict(tmp_path):
 
 def test_the_study_folder_is_written(tmp_path):
     plan, storage = conduct(tmp_path, Planted(peaked(1, 0.02)))
-    write_outcome(plan, storage, tmp_path)
+    outcome.write(plan, storage, tmp_path)
     with (tmp_path / "trials.csv").open() as file:
         trials = list(csv.DictReader(file))
     with (tmp_path / "runs.csv").open() as file:
@@ -113,7 +112,7 @@ def test_a_stopped_search_leaves_what_is_finished(tmp_path):
     launch = Launch(plan, storage, InlineWorkers(plan, Planted(peaked(2, 0.02)), storage), stop, after_five)
     assert not launch.search()
     assert stop.heeded
-    assert write_outcome(plan, storage, tmp_path) is None
+    assert outcome.write(plan, storage, tmp_path) is None
     assert len((tmp_path / "trials.csv").read_text().splitlines()) == 1 + 5
 
 

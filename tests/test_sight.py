@@ -140,7 +140,45 @@ def test_networks_of_the_users_own_with_other_names_are_left_out_with_the_reason
     assert sight.sentences(seen) == [f"8-8-8 {reason}", f"Doubling's {_rule(plan)} {reason}"]
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"networks": [3], "budget": "params <= 1500"}'])
+def _written(**values):
+    stage = {"filters": 8, "effective": 2.0, "dead": 0, "receptive_field": [3, 3]} | values
+    network = {
+        "schedule": "8-8",
+        "best": True,
+        "rule": None,
+        "seed": 1,
+        "images": 9,
+        "unseen": None,
+        "stages": [stage],
+    }
+    return json.dumps({"networks": [network], "budget": "params <= 1500"})
+
+
+def test_so_much_is_enough(tmp_path):
+    path = tmp_path / "best" / "params-1500" / "filters.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(_written())
+    assert sight_of(tmp_path, BUDGET).networks[0].stages == (StageInUse(8, 2.0, 0, (3, 3)),)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "",
+        "[]",
+        "{}",
+        "[" * 10**5,
+        '{"networks": [3], "budget": "params <= 1500"}',
+        '{"networks": [], "budget": "params <= 1500"}',
+        _written(effective="many"),
+        _written(effective=[2.0]),
+        _written(dead=float("inf")),
+        _written(receptive_field=3),
+        _written(receptive_field=[3, 3, 3]),
+        _written(filters="<b>"),
+    ],
+)
 def test_what_cannot_be_read_is_as_if_nothing_was_written(tmp_path, content):
     path = tmp_path / "best" / "params-1500" / "filters.json"
     path.parent.mkdir(parents=True)

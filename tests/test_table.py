@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import InlineWorkers
 
-from search import queues, study
+from search import outcome, queues, study
 from search.config import StudyConfig
 from search.coordinate import Launch, Stop
 from search.cost import Budget, Costs
@@ -18,7 +18,7 @@ from search.evaluate import Fidelity, Scored
 from search.plan import make_plan
 from search.records import run_rows
 from search.rules import Rule, fit
-from search.run import check_same, write_outcome
+from search.run import check_same
 from search.schedule import FilterSchedule
 from search.spending import spent_seconds
 from search.table import UNAFFORDABLE, Columns, Noise, Surface, Table, TableCosts, TableEvaluator
@@ -321,7 +321,7 @@ def test_the_whole_loop_finds_what_a_surface_plants(tmp_path, monkeypatch, best_
         budgets=["activations <= 500"],
         rules={"judged": ["doubling"], "compared": ["uniform", "geometric(1.5)", "linear"]},
     )
-    (finding,) = write_outcome(plan, storage, tmp_path).findings
+    (finding,) = outcome.write(plan, storage, tmp_path).findings
     assert finding.verdict.outcome == outcome
     assert all(each.images is None for each in finding.challengers)
     report = (tmp_path / "report.html").read_text()
@@ -352,7 +352,7 @@ def test_a_study_of_seed_columns_confirms_on_columns_the_search_never_saw(tmp_pa
     assert len(searched) == 2
     assert not searched & confirmed
     assert len(set(runs["confirm"])) == len(runs["confirm"])
-    (finding,) = write_outcome(plan, storage, tmp_path).findings
+    (finding,) = outcome.write(plan, storage, tmp_path).findings
     assert finding.verdict.outcome == "not near-optimal"
     assert plan.cost_model.costs(finding.best.schedule).known == ("params",)
 

@@ -11,6 +11,7 @@ from search import replicatraining, training
 from search.augment import Augmentation
 from search.data import ImageData
 from search.dataconfig import DataConfig
+from search.device import choose_device
 from search.errors import ConfigError
 from search.evaluate import Failed, Fidelity, Scored
 from search.networkconfig import NetworkConfig
@@ -18,7 +19,7 @@ from search.networks import build
 from search.schedule import FilterSchedule
 from search.sources import load
 from search.splits import Splits
-from search.training import _ORDER_STREAM, TrainingEvaluator, choose_device
+from search.training import _ORDER_STREAM, TrainingEvaluator
 from search.trainingconfig import TrainingConfig
 
 pytestmark = pytest.mark.integration

@@ -23,7 +23,9 @@ from search.dashboard.page import Page
 from search.dashboard.reading import read, signature
 from search.dashboard.view import View, Viewer
 from search.errors import StorageError
+from search.printable import printable
 from search.study import Storage
+from search.trust import PERMISSION
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -42,9 +44,12 @@ class Live:
         config: Its configuration.
         storage: Its storage, open.
         edits: Whether what the guard lets through may write notes, which go to the storage itself.
+        allow_code: Whether pictures may be made with the code that the configuration names.
     """
 
-    def __init__(self, folder: Path, config: StudyConfig, storage: Storage, *, edits: bool) -> None:
+    def __init__(
+        self, folder: Path, config: StudyConfig, storage: Storage, *, edits: bool, allow_code: bool = False
+    ) -> None:
         self._folder, self._storage = folder, storage
         self._artifacts = FolderArtifacts(folder)
         self._viewer = Viewer(config, self._artifacts)
@@ -54,7 +59,7 @@ class Live:
         self._seen: object = None
         self._ready, self._stop, self._hurry = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._keep_up, name="look", daemon=True)
-        self._painter = Painter(folder)
+        self._painter = Painter(folder, allow_code=allow_code)
 
     def start(self) -> None:
         """Begin to look; after the first look garbage is collected again."""
@@ -97,7 +102,8 @@ class Live:
                 if str(error) != said:
                     said = str(error)
                     known = isinstance(error, StorageError)
-                    sys.stderr.write(f"filter-search: {said if known else f'unexpected {error!r}'}\n")
+                    shown = said if known else f"unexpected {error!r}"
+                    sys.stderr.write(f"filter-search: {printable(shown)}\n")
             if not gc.isenabled():  # the first look is over, which somebody waited for
                 gc.freeze()
                 gc.enable()
@@ -123,10 +129,13 @@ class Painter:
 
     Args:
         folder: The study folder.
+        allow_code: Whether it may import the code that the configuration names.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *, allow_code: bool = False) -> None:
+        # -P: what lies in the folder the command runs in, such as a stranger's, is no module
+        self._command = [sys.executable, "-P", "-m", "search.dashboard.painter", str(folder)]
+        self._command += [PERMISSION] * allow_code
         self._process: subprocess.Popen[bytes] | None = None
         self._scratch = tempfile.TemporaryDirectory(prefix="filter-search-")
         self._made, self._said = (Path(self._scratch.name, name) for name in ("made.json", "said.txt"))
@@ -140,7 +149,7 @@ class Painter:
         self._tried = moment
         with self._made.open("wb") as output, self._said.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "search.dashboard.painter", str(self._folder)],
+                self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
@@ -155,7 +164,8 @@ class Painter:
         failed, self._process = self._process.returncode != 0, None
         if failed:
             said = self._said.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-            sys.stderr.write(f"filter-search: the dashboard's pictures could not be made ({said[-1]})\n")
+            why = printable(said[-1])
+            sys.stderr.write(f"filter-search: the dashboard's pictures could not be made ({why})\n")
             return False
         self.made = Annotations.from_json(json.loads(self._made.read_text()))
         return True

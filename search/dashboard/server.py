@@ -48,6 +48,7 @@ def serve(
     host: str,
     port: int,
     edits: bool,
+    allow_code: bool = False,
     say: Callable[[str], None],
 ) -> None:
     """Serve a study's dashboard until something raises, such as a signal's handler.
@@ -59,6 +60,7 @@ def serve(
         host: Address or name to bind to.
         port: Port to bind to; 0 for any free one.
         edits: Whether notes may be written.
+        allow_code: Whether pictures may be made with the code that the configuration names.
         say: Called with the address to open, once the port is ours.
 
     Raises:
@@ -73,7 +75,7 @@ def serve(
     with _without_scikit_learn():
         from search.dashboard.live import Live  # a browser may already wait in line
 
-    live = Live(folder, config, storage, edits=edits)
+    live = Live(folder, config, storage, edits=edits, allow_code=allow_code)
     live.start()
     names = (socket.gethostname(), socket.gethostname().partition(".")[0])
     server.set_app(Guard(live, own_hosts(host, names), token, edits=edits, file_names=live.file_name))

@@ -16,10 +16,6 @@ from torch import nn
 from search.errors import ConfigError
 from search.networkconfig import NetworkConfig
 from search.networks import factory
-from search.networks.inverted import InvertedNetwork
-from search.networks.plain import PlainNetwork
-from search.networks.regnet import RegNetwork
-from search.networks.residual import ResidualNetwork
 from search.schedule import FilterSchedule
 
 Number = TypeVar("Number", int, float)
@@ -55,18 +51,26 @@ def _call(network: NetworkConfig, schedule: FilterSchedule, in_channels: int, cl
         "stem_filters": network.stem_filters or first,
         "large_stem": network.stem == "large",
     }
-    match network.family:
+    match network.family:  # each imported only for itself: torchvision, which most build on, takes a second and 90 MiB
         case "plain":
+            from search.networks.plain import PlainNetwork
+
             stem = None if network.stem == "small" else network.stem_filters or first
             return PlainNetwork, common | {"stem_filters": stem}
         case "residual" | "bottleneck":
+            from search.networks.residual import ResidualNetwork
+
             return ResidualNetwork, common | strided | {"bottleneck": network.family == "bottleneck"}
         case "regnet":
+            from search.networks.regnet import RegNetwork
+
             return RegNetwork, common | strided | {
                 "group_width": network.group_width,
                 "squeeze_excite": network.squeeze_excite,
             }
         case "inverted":
+            from search.networks.inverted import InvertedNetwork
+
             return InvertedNetwork, common | strided | {
                 "head_filters": network.head_filters,
                 "expansion": _each(network.expansion, stages),

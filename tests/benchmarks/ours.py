@@ -1,27 +1,22 @@
 """Side (d): the product's own training, in as many processes as it starts and forked as it forks them.
 
-All seeds of a schedule train in one pass where `search.fusing` finds that faster.
+This process holds what the product's coordinator does; those that train are in `oursworker`.
 """
 
 import functools
 import multiprocessing
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from multiprocessing.pool import Pool
 
 import torch
-from benchmarks.runs import images_of, splits_of
 from benchmarks.work import BANDS, Job, Trained, Work
 
-from search import fusing
-from search.evaluate import Fidelity
+import search.run  # noqa: F401 # for the memory it takes
 from search.launch import ENVIRONMENT, ONE_THREAD
-from search.networkconfig import NetworkConfig
 from search.schedule import FilterSchedule
-from search.training import TrainingEvaluator, choose_device
 
 Pass = tuple[Work, list[Job], bool]
 """The jobs of one schedule, and whether its seeds train together."""
@@ -32,37 +27,38 @@ def train(work: Work, jobs: Sequence[Job]) -> list[Trained]:
     together = _trained_together(replace(work, recipe=work.recipe.model_copy(update={"epochs": 1})))  # for any epochs
     own = [(schedule, list(group)) for schedule, group in groupby(jobs, key=lambda job: job.schedule)]
     passes = [(work, group, schedule in together) for schedule, group in own]
-    return [trained for runs in _workers().imap(train_pass, passes) for trained in runs]
+    return [trained for runs in _workers().imap(_train_pass, passes) for trained in runs]
 
 
 @functools.cache
 def _workers() -> Pool:
-    """Started once, with a thread each: one per core, one on a GPU."""
+    """Started once: one per core, one on a GPU."""
+    return _forked(1 if torch.cuda.is_available() else os.cpu_count() or 1)
+
+
+def _forked(count: int) -> Pool:
+    """Processes with a thread each, forked by one that has imported what they need."""
     os.environ |= ENVIRONMENT | ONE_THREAD
     forked = multiprocessing.get_context("forkserver")
-    forked.set_forkserver_preload([__name__])
-    count = 1 if torch.cuda.is_available() else os.cpu_count()
+    forked.set_forkserver_preload(["benchmarks.oursworker"])
     return forked.Pool(count, torch.set_num_threads, (1,))
-
-
-def train_pass(one: Pass) -> list[Trained]:
-    work, jobs, together = one
-    evaluate = _evaluator(work)
-    evaluate.together = lambda _: together
-    began = time.perf_counter()
-    runs = evaluate(jobs[0].schedule, [job.seed for job in jobs], Fidelity.brief(work.recipe), "test")
-    seconds = (time.perf_counter() - began) / len(jobs)
-    return [Trained(job, run.accuracy, seconds) for job, run in zip(jobs, runs, strict=True)]
-
-
-@functools.cache
-def _evaluator(work: Work) -> TrainingEvaluator:
-    return TrainingEvaluator(NetworkConfig(), work.recipe, images_of(work), splits_of(work), choose_device("auto"))
 
 
 @functools.cache
 def _trained_together(work: Work) -> frozenset[FilterSchedule]:
-    """The schedules that replicas train together for; measured once a data set, as the product does."""
-    torch.set_num_threads(1)  # as in a worker
+    """The schedules that replicas train together for; measured once a data set, in a process of its own."""
     sizes = [FilterSchedule.parse(text) for band in BANDS.values() for text in reversed(band.split())]
-    return frozenset(sizes[: fusing.count_together(sizes, _evaluator(work))])
+    with _forked(1) as alone:
+        return frozenset(sizes[: alone.apply(_count_together, (sizes, work))])
+
+
+def _train_pass(one: Pass) -> list[Trained]:
+    from benchmarks import oursworker  # there already
+
+    return oursworker.train_pass(one)
+
+
+def _count_together(sizes: Sequence[FilterSchedule], work: Work) -> int:
+    from benchmarks import oursworker
+
+    return oursworker.count_together(sizes, work)

@@ -18,7 +18,7 @@ from benchmarks.ratios import heading, markdown
 from faults import hostile, injections, places
 from faults.campaign import SERVER_WEIGHTS, WEIGHTS, Outcome, drawn, endure
 from faults.studies import ground, write_table, write_trained
-from postgres import Postgres, installed
+from postgres import Postgres, binaries
 
 _STARTS, _TRIALS, _SECONDS_PER_RUN = 12, 160, 0.7
 _FLEETS = (("run", "worker"), ("run", "run"), ("run", "worker", "worker"))
@@ -84,12 +84,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of faults, times and victims")
     parser.add_argument("--injections", type=int, default=200, help="how many at least, over both storages")
     given = parser.parse_args()
-    binaries = installed()
-    if binaries is None:
+    programs = binaries()
+    if programs is None:
         parser.error("no PostgreSQL server on this machine; install Debian's package postgresql")
     log = Log(given.write, given.seed)
     with tempfile.TemporaryDirectory() as folder:
-        server = Postgres(binaries, Path(tempfile.mkdtemp(prefix="filter-search-postgres-")))
+        server = Postgres(programs, Path(tempfile.mkdtemp(prefix="filter-search-postgres-")))
         try:
             with ThreadPoolExecutor() as pool:
                 each = -(-given.injections // 2)

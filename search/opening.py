@@ -1,0 +1,63 @@
+"""Opens a study that may be a stranger's, worked out as far as commands on a finished study need it."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from search import folder
+from search.config import StudyConfig
+from search.errors import DataError, StorageError
+from search.plan import StudyPlan, make_plan
+from search.run import check_same
+from search.study import Storage, adopted
+from search.trust import PERMISSION, enter, kept_config, without_fetching
+from search.wellformed import load_kept
+
+
+def open_study(study: str, *, allow_code: bool) -> tuple[StudyPlan, Storage, Path]:
+    """A study's plan, storage and folder.
+
+    Args:
+        study: Its folder, or its name below `studies/`.
+        allow_code: Import the code, and fetch the data, that its configuration names.
+
+    Raises:
+        ConfigError: Its configuration cannot be used, names code that is not allowed, or is not the study's own.
+        DataError: Its data cannot be read.
+        StorageError: There is none, or it is not fit to be used.
+    """
+    where = enter(study)
+    config = kept_config(where, allow_code=allow_code)
+    storage = load_kept(where, config)
+    plan = plan_of(config, allow_code=allow_code)
+    check_same(plan, storage, where)
+    return plan, storage, where
+
+
+def joinable(study: str) -> AbstractContextManager[Path]:
+    """The folder of a study to join: its own, or one for the time being where only its storage is at hand.
+
+    Raises:
+        ConfigError: The environment names a storage that cannot be used.
+        StorageError: There is no such study, or a link in its folder leads elsewhere.
+    """
+    try:
+        folder.find(study)
+    except StorageError:
+        return adopted(study)
+    return nullcontext(enter(study))
+
+
+def plan_of(config: StudyConfig, *, allow_code: bool) -> StudyPlan:
+    """A study worked out without fetching data that are not there, unless allowed; see `plan.make_plan`.
+
+    Raises:
+        DataError: They are not there, and it is to be allowed.
+    """
+    if allow_code or not config.data.download:
+        return make_plan(config)
+    try:
+        return replace(make_plan(without_fetching(config)), config=config)
+    except DataError as error:
+        msg = f"{error}; a study folder's own data.download is not followed unless you add {PERMISSION}"
+        raise DataError(msg) from None
