@@ -11,6 +11,7 @@ from planted_findings import make_plan, make_storage
 from search import wording
 from search.annotations import Annotations, Moment, annotate, annotations, is_edited, keep, kept, objective_names
 from search.errors import StorageError
+from search.outcome import write as write_outcome
 from search.study import load
 
 MADE = Annotations(Moment("confirm", 40, True), "# first", {"ratios": '{"data": [], "layout": {}}'})
@@ -112,7 +113,7 @@ def outcome(plan, findings, monkeypatch, tmp_path):
     def written_after(statement):
         # for every connection to come, since none is kept
         sqlalchemy.event.listen(storage.backend.engine, "connect", lambda raw, _: raw.execute(statement))
-        return write(plan, storage, tmp_path)
+        return write_outcome(plan, storage, tmp_path)
 
     yield written_after
     storage.backend.remove_session()
