@@ -221,7 +221,10 @@ class JobWatch:
         now = time.monotonic()
         if self._max_minutes is None or now < self._looked + self._look_seconds:
             return []
-        self._looked, before, self._since, late = now, self._since, {}, []
+        # so long without a look that this process was stopped, and its workers perhaps with it
+        stopped = now > self._looked + max(60 * self._max_minutes / 2, _MOST_POLLS)
+        before, late = {} if stopped else self._since, []
+        self._looked, self._since = now, {}
         for job in (job for purpose in PURPOSES for job in storage.trials(purpose, TrialState.RUNNING)):
             key = job._trial_id, job.user_attrs["attempts"]
             self._since[key] = before.get(key, now)

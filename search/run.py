@@ -34,8 +34,6 @@ from search.records import write_records
 from search.study import Storage
 from search.wellformed import load_kept
 
-_CRASHES_WITHOUT_SUCCESS = 3
-
 
 @dataclass(frozen=True)
 class Ended:
