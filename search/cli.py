@@ -62,8 +62,8 @@ def main() -> None:
     """Run the command; whatever goes wrong, one message and a documented exit code."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _: sys.exit(128 + received))
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)):
+        signal.signal(number, lambda *_, code=code: sys.exit(code))
     try:
         try:
             app(arguments)
@@ -125,7 +125,6 @@ def check(config: ConfigPath, overrides: Overrides = None) -> None:
     from search import configfile
 
     settings = configfile.read(config, overrides or (), _device_memory)
-
     from search import display
     from search.check import forecast
     from search.device import count_workers
@@ -182,12 +181,11 @@ def run(
             launcher=launcher.value,
         )
     if ended.stopped:
-        display.show_stopped(where)
+        display.show_stopped(ended.stopped, where)
     display.show_missing(ended.progress)
-    if as_json and ended.findings:
-        typer.echo((where / "verdict.json").read_text(), nl=False)
-    elif as_json:
-        typer.echo(counts_json(load(where, settings.name), settings), nl=False)
+    if as_json:
+        known = (where / "verdict.json").read_text() if ended.findings else None
+        typer.echo(known or counts_json(load(where, settings.name), settings), nl=False)
     elif ended.findings:
         display.show_outcome(ended.findings, ended.standings)
         display.show_next(where, trained=settings.table is None)
@@ -218,8 +216,10 @@ def worker(
         kept = kept_config(where, [*(overrides or ()), *given], allow_code=allow_code)
         plan = plan_of(kept, allow_code=allow_code)
         with live(kept, quiet=False) as show:
-            counts = join_study(plan, where, workers=count_workers(kept.compute), show=show)
-    display.show_missing(counts)
+            ended = join_study(plan, where, workers=count_workers(kept.compute), show=show)
+        if ended.stopped:
+            display.show_stopped(ended.stopped, where)
+    display.show_missing(ended.progress)
 
 
 @app.command()

@@ -46,6 +46,7 @@ class Stop:
         self.signal: int | None = None
         self.signals = 0
         self.heeded = False
+        self.over: str | None = None
         self._deadline = math.inf if max_wall_hours is None else time.monotonic() + max_wall_hours * 3600
         self._max_seconds = math.inf if max_gpu_hours is None else max_gpu_hours * 3600
         self._spent = 0.0
@@ -76,8 +77,11 @@ class Stop:
 
     def due(self) -> bool:
         """Whether to stop now; noted as heeded."""
-        over = time.monotonic() > self._deadline or self._spent >= self._max_seconds
-        self.heeded = self.signal is not None or over
+        if time.monotonic() > self._deadline:
+            self.over = "max_wall_hours"
+        elif self._spent >= self._max_seconds:
+            self.over = "max_gpu_hours"
+        self.heeded = self.signal is not None or self.over is not None
         return self.heeded
 
 
@@ -99,6 +103,9 @@ class Workers(Protocol):
 
     def tend(self, storage: Storage) -> None:
         """Look after them; called a few times a second while jobs are queued."""
+
+    def end_overdue(self, storage: Storage) -> None:
+        """End those that are at a job for too long; called while they are waited for."""
 
     def drain(self) -> None:
         """Ask them to end after the job at hand."""
@@ -140,7 +147,7 @@ class Launch:
             with self.pace.looking():
                 trials = queues.jobs(self.storage, "search")
             over = not any(trial.state in (TrialState.WAITING, TrialState.RUNNING) for trial in trials)
-            _refuse_failing(trials, over)
+            _refuse_hopeless(trials, over)
             if over:
                 return True
             self._tend()
@@ -179,6 +186,7 @@ class Launch:
         while self.workers.running():
             if self.stop.signals > 1:
                 self.workers.kill()
+            self.workers.end_overdue(self.storage)
             time.sleep(POLL_SECONDS)
         for purpose in study.PURPOSES:
             self.storage.release(
@@ -195,27 +203,39 @@ class Launch:
         if self.leases:
             self.leases.release_silent()
         with self.pace.looking():
+            self._refuse_failing()
             self.stop.count(self.storage)
             self.show(self.storage)
         for _ in range(self.pace.polls()):
             if not self.stop.due():
                 time.sleep(POLL_SECONDS)
 
+    def _refuse_failing(self) -> None:
+        """End a launch whose own workers fail at one job after the other, before it spoils the others' study."""
+        given_up = [job for job in self._own(TrialState.FAIL) if study.is_given_up(job)]
+        if len(given_up) < _CRASHES_IN_A_ROW:
+            return
+        ended = self._own(TrialState.COMPLETE, TrialState.FAIL)
+        last = sorted((job.datetime_complete, job._trial_id) for job in ended if job.datetime_complete)
+        failed = {job._trial_id: job for job in given_up}
+        if all(trial_id in failed for _, trial_id in last[-_CRASHES_IN_A_ROW:]):
+            first = failed[last[-_CRASHES_IN_A_ROW][1]]
+            msg = (
+                f"the last {_CRASHES_IN_A_ROW} jobs here all failed, {study.MOST_ATTEMPTS} times each; mend the "
+                f"cause, then go on with --resume; the first of them ended so:\n{first.user_attrs['detail']}"
+            )
+            raise NoTrialError(msg)
 
-def _refuse_failing(trials: Sequence[FrozenTrial], over: bool) -> None:
-    """End a search whose candidates fail one after the other, before the time of many machines is spent on it."""
+    def _own(self, *states: TrialState) -> list[FrozenTrial]:
+        """The jobs of any purpose that this launch's own workers ended so."""
+        found = [job for each in study.PURPOSES for job in self.storage.trials(each, *states)]
+        return [job for job in found if supervisor_of(job.user_attrs.get("owner", "")) == self.storage.supervisor]
+
+
+def _refuse_hopeless(trials: Sequence[FrozenTrial], over: bool) -> None:
     crashed = [trial for trial in trials if study.is_given_up(trial)]
     complete = any(trial.state is TrialState.COMPLETE for trial in trials)
     if not complete and (over or len(crashed) >= _CRASHES_WITHOUT_SUCCESS):
         first = next(trial.user_attrs["detail"] for trial in trials if trial.state is TrialState.FAIL)
         msg = f"no trial could be completed; mend the cause of the first failure, which was:\n{first}"
-        raise NoTrialError(msg)
-    ended = sorted((trial.datetime_complete, trial.number) for trial in trials if trial.datetime_complete)
-    last = {number for _, number in ended[-_CRASHES_IN_A_ROW:]}
-    failed = [trial for trial in crashed if trial.number in last]
-    if len(failed) == _CRASHES_IN_A_ROW:
-        msg = (
-            f"the last {_CRASHES_IN_A_ROW} candidates all failed, {study.MOST_ATTEMPTS} times each; mend the cause, "
-            f"then go on with --resume; the first of them ended so:\n{failed[0].user_attrs['detail']}"
-        )
         raise NoTrialError(msg)

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 from search import storageurl
-from search.errors import StorageError
+from search.errors import ConfigError, StorageError
 from search.trialstore import TrialStore, patiently
 
 _CREATION_LOCK = 7_300_821_945  # one of PostgreSQL's advisory locks, which are numbers
@@ -24,7 +24,7 @@ _CONNECT = {
     "tcp_user_timeout": 30_000,  # milliseconds: a host that vanishes is noticed
 }
 # What a process that is stopped in the middle of a transaction holds, it does not hold for ever.
-_OPTIONS = "-c idle_in_transaction_session_timeout=30000 -c lock_timeout=10000"
+_OPTIONS = "-c idle_in_transaction_session_timeout=30000"
 
 logging.getLogger("psycopg").setLevel(logging.ERROR)  # warns of each connection that a server broke
 
@@ -46,10 +46,36 @@ def place_of(folder: Path) -> Path | URL:
     raise StorageError(msg)
 
 
+def keep(folder: Path) -> None:
+    """Have a folder name the server that the environment names, unless its study is kept there already.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    place = place_of(folder)
+    if isinstance(place, URL) and storageurl.kept(folder) is None:
+        storageurl.keep(folder, place)
+
+
+def refuse_two_places(folder: Path) -> None:
+    """Refuse to work on a study's file where the environment says that studies are kept elsewhere.
+
+    Raises:
+        ConfigError: It does.
+    """
+    if (folder / "study.db").is_file() and storageurl.asked():
+        msg = (
+            f"the study in {folder} is a file, study.db, but {storageurl.VARIABLE} names a server; unset it to go on "
+            "with the file, or begin on the server with --out and another folder"
+        )
+        raise ConfigError(msg)
+
+
 @contextmanager
 def one_at_a_time(url: URL) -> Iterator[None]:
     """In here no other process makes tables or studies in a server's database; what waits there, waits."""
-    engine = sqlalchemy.create_engine(url, poolclass=NullPool)
+    # without a time limit for locks: to wait for one's turn is what this one is for
+    engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=_arguments(url, _OPTIONS))
     try:
         with engine.connect() as connection:
             connection.execute(sqlalchemy.text(f"SELECT pg_advisory_xact_lock({_CREATION_LOCK})"))
@@ -71,12 +97,9 @@ def connect(place: Path | URL, *, create: bool, patient: bool = False) -> TrialS
     """
     if isinstance(place, URL):
         url = place.render_as_string(hide_password=False)
-        own: dict[str, Any] = {"options": f"{_OPTIONS} {place.query.get('options', '')}"}
-        if not place.password and storageurl.asked() is None:
-            own["password"] = ""  # PGPASSWORD is for no host that a folder names; ~/.pgpass says which it is for
         # one connection, which a server that was away does not spoil; more for what Optuna nests, and for beats
         kwargs: dict[str, Any] = {"pool_size": 1, "max_overflow": 3, "pool_pre_ping": True}
-        kwargs["connect_args"] = _CONNECT | own
+        kwargs["connect_args"] = _arguments(place, f"{_OPTIONS} -c lock_timeout=10000")
     else:
         url = f"sqlite:///{place.resolve()}"
         # The timeout outlasts every other worker's transaction, so a busy file is waited for, not failed on.
@@ -115,3 +138,11 @@ def _unusable(place: Path | URL, error: Exception) -> str:
 def named(place: Path | URL) -> str:
     """A database as messages name it."""
     return storageurl.without_password(place) if isinstance(place, URL) else str(place)
+
+
+def _arguments(url: URL, options: str) -> dict[str, Any]:
+    """What psycopg is given beside a URL: limits, and options of the server's in front of the URL's own."""
+    own: dict[str, Any] = {"options": f"{options} {url.query.get('options', '')}"}
+    if not url.password and storageurl.asked() is None:
+        own["password"] = ""  # PGPASSWORD is for no host that a folder names; ~/.pgpass says which it is for
+    return _CONNECT | own

@@ -214,11 +214,10 @@ def show_outcome(findings: Findings, standings: Sequence[Standing]) -> None:
         out.print(weighted_sentence(findings.weighted, *weights, config.training.score))
 
 
-def show_stopped(where: Path) -> None:
-    """That a launch ended at its time limit, and how to go on."""
-    err.print(
-        "[yellow]stopped[/]  compute.max_wall_hours is over; everything finished is kept. Go on with", soft_wrap=True
-    )
+def show_stopped(limit: str, where: Path) -> None:
+    """That a launch ended at a limit, and how to go on."""
+    more = "; with more of it, go on with" if limit == "max_gpu_hours" else ". Go on with"
+    err.print(f"[yellow]stopped[/]  compute.{limit} is over; everything finished is kept{more}", soft_wrap=True)
     err.print(f"         {escape(resume_command(where))}", soft_wrap=True)
 
 

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import secrets
 import shlex
 import subprocess
 import time
@@ -51,9 +52,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Raises:
         StorageError: It cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # process ids repeat between containers
     try:
-        temporary.unlink(missing_ok=True)
         with temporary.open("xb") as file:  # new: what is written follows no link
             file.write(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)

@@ -45,12 +45,12 @@ def decide(plan: StudyPlan, storage: Storage, evaluate: Evaluate) -> None:
     sizes = _sizes(plan)
     count = count_together(sizes, evaluate)
     largest = None if count == len(sizes) else plan.cost_model.costs(sizes[count - 1])["macs"] if count else 0
-    storage.search.set_user_attr(_LARGEST, largest)
+    storage.set_once("search", _LARGEST, largest)
 
 
 def decline(storage: Storage) -> None:
     """Have replicas train one after the other: to measure it ended a process, for lack of memory as a rule."""
-    storage.search.set_user_attr(_LARGEST, 0)
+    storage.set_once("search", _LARGEST, 0)
 
 
 def decided(storage: Storage) -> dict[str, int | None]:

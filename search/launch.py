@@ -25,7 +25,7 @@ from optuna.trial import TrialState
 
 from search.config import StudyConfig
 from search.errors import FilterSearchError
-from search.lifeline import MESSAGE, Event
+from search.lifeline import AFTER_FAILURE, MESSAGE, Event
 from search.study import PURPOSES, Storage, supervisor_of
 
 POLL_SECONDS = 0.1
@@ -128,7 +128,7 @@ class LocalWorkers:
         if not self._workers:
             self._workers = [self._start(storage.supervisor) for _ in range(self._count)]
         self._hear()
-        self._end_overdue(storage)
+        self.end_overdue(storage)
         ended = [slot for slot, worker in enumerate(self._workers) if worker.status is not None]
         if not ended:
             return
@@ -138,7 +138,7 @@ class LocalWorkers:
             if (pid := self._workers[slot].pid) is not None:
                 _kill_group(pid)  # what it started itself
                 own = f"{storage.supervisor}/{pid}"
-                worked |= storage.has_claimed(own.__eq__)
+                worked |= self._workers[slot].status == AFTER_FAILURE or storage.has_claimed(own.__eq__)
                 for purpose in PURPOSES:
                     storage.release(purpose, own.__eq__, detail)
         # together, since one cause may end them all
@@ -149,7 +149,8 @@ class LocalWorkers:
         for slot in ended:
             self._workers[slot] = self._start(storage.supervisor)
 
-    def _end_overdue(self, storage: Storage) -> None:
+    def end_overdue(self, storage: Storage) -> None:
+        """End the workers that are at a job for longer than `compute.max_job_minutes`, with all they started."""
         for late, why in self._watch.overdue(storage):
             for worker in self._workers:
                 if worker.pid == late and worker.status is None:
@@ -214,7 +215,7 @@ class JobWatch:
         self._max_minutes = max_minutes
         self._look_seconds = 0.0 if max_minutes is None else min(60 * max_minutes / 10, 5.0)
         self._looked = -math.inf
-        self._since: dict[tuple[int, int], float] = {}
+        self._since: dict[tuple[int, str, int], float] = {}
 
     def overdue(self, storage: Storage) -> list[tuple[int, str]]:
         """The processes of a supervisor's workers that are at a job for too long, and why that is; looks seldom."""
@@ -226,7 +227,7 @@ class JobWatch:
         before, late = {} if stopped else self._since, []
         self._looked, self._since = now, {}
         for job in (job for purpose in PURPOSES for job in storage.trials(purpose, TrialState.RUNNING)):
-            key = job._trial_id, job.user_attrs["attempts"]
+            key = job._trial_id, job.user_attrs["owner"], job.user_attrs["attempts"]
             self._since[key] = before.get(key, now)
             owner = job.user_attrs["owner"]
             if supervisor_of(owner) == storage.supervisor and now - self._since[key] > 60 * self._max_minutes:

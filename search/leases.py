@@ -34,7 +34,7 @@ class Leases:
 
     def __init__(self, storage: Storage, folder: Path, seconds: float) -> None:
         self._storage, self._seconds = storage, seconds
-        self._said = {"host": socket.gethostname(), "folder": str(folder.resolve())}
+        self._here = {"host": socket.gethostname(), "folder": str(folder.resolve())}
         self._heard: dict[str, tuple[int, float]] = {}
         self._listened = -float("inf")
         self._ended = threading.Event()
@@ -48,13 +48,7 @@ class Leases:
             ConfigError: The study is a file, and another machine is at it.
         """
         if self._storage.is_file:
-            for said in beating(self._storage).values():
-                if said["host"] != self._said["host"]:
-                    msg = (
-                        f"the study in {self._said['folder']} is a file, and {said['host']} is at work on it; SQLite "
-                        "serves one machine: stop it there, or keep studies of several in PostgreSQL"
-                    )
-                    raise ConfigError(msg)
+            self._refuse_other_machines(beating(self._storage))
         self._heart.start()
         return self
 
@@ -72,7 +66,7 @@ class Leases:
             beat += 1
             with suppress(*REFUSALS):  # the next may get through; until then this is a silent one
                 key = _PREFIX + self._storage.supervisor
-                self._storage.say(key, self._said | {"beat": beat})
+                self._storage.say(key, self._here | {"beat": beat, "lease": self._seconds})
             if self._ended.wait(self._seconds / _BEATS):
                 return
 
@@ -97,18 +91,42 @@ class Leases:
             beat = beats.get(each, {}).get("beat", 0)
             known = before.get(each)
             self._heard[each] = known if known and known[0] == beat else (beat, now)
-        return {each for each, (_, since) in self._heard.items() if now - since > self._seconds}
+        # whoever beats more seldom, since its own lease is longer, is waited for as long as that
+        patience = {each: max(self._seconds, float(said.get("lease", 0))) for each, said in beats.items()}
+        return {each for each, (_, since) in self._heard.items() if now - since > patience.get(each, self._seconds)}
 
     def _listens(self) -> bool:
         return time.monotonic() < self._listened + self._seconds / 2
 
     def release_of_here(self) -> None:
-        """Put back into the queue what ran from this folder on this machine, once nothing does any more."""
+        """Put back into the queue what ran from this folder on this machine, once nothing does any more.
+
+        Raises:
+            ConfigError: The study is a file, and another machine is at it.
+        """
         beats = beating(self._storage)
-        here = {name for name, said in beats.items() if said.items() >= self._said.items()}
+        here = {name for name, said in beats.items() if said.items() >= self._here.items()}
         if self._storage.is_file:  # then nobody else can have run anything
+            self._refuse_other_machines(self._changing(beats))  # but where machines do not see each other's locks
             here = self._owners() | beats.keys()
         self._release(here, "interrupted", counts=False)
+
+    def _changing(self, beats: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+        """Those of other machines' beats that are not left from one that has gone, seen by waiting for the next."""
+        others = {name: said for name, said in beats.items() if said["host"] != self._here["host"]}
+        if others:
+            time.sleep(1.5 * max(float(said.get("lease", 0)) for said in others.values()) / _BEATS)
+        now = beating(self._storage)
+        return {name: said for name, said in others.items() if now.get(name, said) != said}
+
+    def _refuse_other_machines(self, beats: Mapping[str, Mapping[str, Any]]) -> None:
+        for said in beats.values():
+            if said["host"] != self._here["host"]:
+                msg = (
+                    f"the study in {self._here['folder']} is a file, and {said['host']} is at work on it; SQLite "
+                    "serves one machine: stop it there, or keep studies of several in PostgreSQL"
+                )
+                raise ConfigError(msg)
 
     def _owners(self) -> set[str]:
         running = [trial for purpose in PURPOSES for trial in self._storage.trials(purpose, TrialState.RUNNING)]

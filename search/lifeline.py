@@ -19,6 +19,8 @@ class Event(IntEnum):
     ENDED = 1
 
 
+AFTER_FAILURE = 75
+"""Exit status of a worker that ended because a job had failed in it, so that the next begins in a process unharmed."""
 MESSAGE = struct.Struct("=iii")
 """From a template: the event, the worker's process id, and its exit status, negative for a signal."""
 

@@ -107,6 +107,9 @@ class RayWorkers:
             self._looked = time.monotonic()
         self._hear(lambda ended: storage.has_claimed(lambda owner: owner.startswith(ended.supervisor)))
 
+    def end_overdue(self, storage: Storage) -> None:
+        """Nothing: the supervisor on each node does."""
+
     def drain(self) -> None:
         """Ask every worker to end after the job it carries out."""
         self._drained = time.monotonic()

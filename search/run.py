@@ -43,13 +43,13 @@ class Ended:
         findings: What the study says; None when its time was up before the search had ended.
         standings: Where every case stands.
         progress: What was done and what was given up.
-        stopped: Whether `max_wall_hours` ended it early.
+        stopped: Which limit under `compute` ended it early; None where none did.
     """
 
     findings: Findings | None
     standings: list[Standing]
     progress: Progress
-    stopped: bool
+    stopped: str | None
 
 
 def run_study(
@@ -90,7 +90,7 @@ def run_study(
         if membership.alone:
             leases.release_of_here()
         membership.share()
-        _write_head(plan, where, workers, command)
+        _write_head(plan, storage, where, workers, command)
         before = progress(storage)
         if plan.exhaustive:
             mark_done(storage)
@@ -114,7 +114,7 @@ def run_study(
             standing = exact_standings(findings)
         else:
             standing = standings(storage, plan.config.confirm)
-        ended = Ended(findings, standing, progress(storage), stop.heeded)
+        ended = Ended(findings, standing, progress(storage), stop.over)
     stop.end()
     return ended
 
@@ -172,6 +172,7 @@ def explore(
 
 def _check_startable(plan: StudyPlan, where: Path, resume: bool) -> None:
     folder.check_startable(where, resume)
+    database.refuse_two_places(where)
     if study.exists(where, plan.config.name):
         folder.refuse_existing(database.named(database.place_of(where)), resume)
         check_same(plan, load_kept(where, plan.config), where)
@@ -197,6 +198,7 @@ def _open(plan: StudyPlan, where: Path) -> Storage:
     """The study's storage, its trials all queued; made where there is none."""
     if study.exists(where, plan.config.name):
         storage = study.load(where, plan.config.name)
+        database.keep(where)  # so that the folder is known to be this study's
     else:
         storage = study.create(where, plan.config, plan.objective.directions, plan.source.fingerprint)
         check_same(plan, storage, where)  # another launch may have been faster
@@ -205,16 +207,17 @@ def _open(plan: StudyPlan, where: Path) -> Storage:
     return storage
 
 
-def _write_head(plan: StudyPlan, where: Path, workers: int, command: Sequence[str]) -> None:
+def _write_head(plan: StudyPlan, storage: Storage, where: Path, workers: int, command: Sequence[str]) -> None:
     """Write what is known of a study before it runs."""
     if not (where / "environment.json").exists():
         written = folder.environment(command, plan.config.seed, workers, device_name(plan.config.compute.device))
         notes = plan.source.notes if isinstance(plan.source, ImageData) else ()
         folder.write_json(where / "environment.json", written | {"data_notes": list(notes)})
     configfile.write(plan.config, where / "config.yaml")
+    study.note_settings(storage, plan.config)
 
 
-def join_study(plan: StudyPlan, where: Path, *, workers: int, show: Callable[[Storage], None]) -> Progress:
+def join_study(plan: StudyPlan, where: Path, *, workers: int, show: Callable[[Storage], None]) -> Ended:
     """Carry out jobs of a study that another launch began, on this machine, until it is done; writes no files.
 
     Args:
@@ -230,6 +233,7 @@ def join_study(plan: StudyPlan, where: Path, *, workers: int, show: Callable[[St
         InterruptedStudyError: A signal stopped it; everything finished is kept.
     """
     with stopping(plan.config.compute) as stop, database.guarded(where), folder.joined(where) as membership:
+        database.refuse_two_places(where)
         storage = load_kept(where, plan.config)
         check_same(plan, storage, where)
         leases = Leases(storage, where, plan.config.compute.lease_seconds)
@@ -239,6 +243,6 @@ def join_study(plan: StudyPlan, where: Path, *, workers: int, show: Callable[[St
         local = LocalWorkers(where, plan.config, workers, membership.lock)
         with leases, storage.written_fast(), local:
             Launch(plan, storage, local, stop, show, leases).carry_out()
-        found = progress(storage)
+        ended = Ended(None, [], progress(storage), stop.over)
     stop.end()
-    return found
+    return ended

@@ -39,6 +39,7 @@ Queued = tuple[dict[str, int], dict[str, Any]]
 """A trial to queue: its fixed multiples and its attributes."""
 
 _WHOLE = "config"  # the attribute that is written last
+_SETTINGS = "settings"
 # Optuna announces every trial on the user's screen; progress is shown by the command line instead.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 logging.getLogger("alembic").setLevel(logging.ERROR)
@@ -297,6 +298,11 @@ def exists(folder: Path, name: str) -> bool:
         store.disconnect()
 
 
+def note_settings(storage: Storage, config: StudyConfig) -> None:
+    """Keep the whole configuration of a launch, for workers that have no folder to read it from."""
+    storage.say(_SETTINGS, config.model_dump(mode="json"))
+
+
 @contextmanager
 def adopted(name: str) -> Iterator[Path]:
     """A study folder for the time being, for a study that is known by its name in the environment's storage.
@@ -316,7 +322,11 @@ def adopted(name: str) -> Iterator[Path]:
         folder = Path(made)
         storageurl.keep(folder, url)
         with database.guarded(folder):
-            kept = load(folder, name).search.user_attrs[_WHOLE]
+            storage = load(folder, name)
+            kept = storage.said().get(_SETTINGS)
+        if kept is None:
+            msg = f"the study {name!r} has not begun yet; start workers once `filter-search run` has"
+            raise StorageError(msg)
         write_whole(folder / "config.yaml", dump(kept))
         yield folder
 

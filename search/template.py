@@ -109,6 +109,8 @@ def _fork(leash: int, hold: int, job: _Job, log: int) -> int:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             job(stopping)
             status = 0
+        except SystemExit as ended:
+            status = int(ended.code or 0)
         except BaseException:  # nothing may unwind into the template's own loop
             traceback.print_exc()
         finally:

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
+from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from search import fusing
 from search.cost import Budget, Costs
 from search.device import choose_device, device_name
 from search.evaluate import Evaluate, Failed, FailureReason, Fidelity, Run, Scored
-from search.lifeline import Stopping
+from search.lifeline import AFTER_FAILURE, Stopping
 from search.machine import MACHINE, Machine, note
 from search.memorylimit import DID_NOT_FIT, fits, memory_limit
 from search.objective import excess
@@ -34,7 +35,15 @@ from search.table import TableEvaluator
 from search.training import TrainingEvaluator
 from search.trialstore import LostTrialError
 
-_IDLE_SECONDS = 0.05
+_IDLE_SECONDS, _AFTER_FAILURE_SECONDS = 0.05, 0.5
+
+
+class CarriedOut(IntEnum):
+    """What became of the next job."""
+
+    NOTHING = 0
+    A_JOB = 1
+    FAILED = 2
 
 
 def make_evaluator(plan: StudyPlan, storage: Storage | None = None) -> Evaluate:
@@ -71,12 +80,17 @@ def work(plan: StudyPlan, folder: Path, supervisor: str, stopping: Stopping) -> 
     evaluate = make_evaluator(plan, storage)
     here = note(storage, Machine.here(device_name(plan.config.compute.device)))
     while not stopping.asked:
-        if not carry_out_next(plan, evaluate, storage, here):
+        carried_out = carry_out_next(plan, evaluate, storage, here)
+        if carried_out is CarriedOut.FAILED:
+            # A broken GPU context fails at everything that follows; and others are to try the job first.
+            time.sleep(_AFTER_FAILURE_SECONDS)
+            sys.exit(AFTER_FAILURE)
+        if not carried_out:
             time.sleep(_IDLE_SECONDS)
 
 
-def carry_out_next(plan: StudyPlan, evaluate: Evaluate, storage: Storage, machine: str | None = None) -> bool:
-    """Carry out one waiting job, trials before confirmation before probes; False when nothing waits.
+def carry_out_next(plan: StudyPlan, evaluate: Evaluate, storage: Storage, machine: str | None = None) -> CarriedOut:
+    """Carry out one waiting job, trials before confirmation before probes; nothing where none waits.
 
     The job is marked with the machine it runs on, if that is given.
 
@@ -91,7 +105,7 @@ def carry_out_next(plan: StudyPlan, evaluate: Evaluate, storage: Storage, machin
         if trial := storage.claim(purpose):
             break
     else:
-        return False
+        return CarriedOut.NOTHING
     if machine is not None:
         trial.set_user_attr(MACHINE, machine)
     try:
@@ -100,7 +114,8 @@ def carry_out_next(plan: StudyPlan, evaluate: Evaluate, storage: Storage, machin
         sys.stderr.write(f"{error}\n")
     except Exception as error:  # neither a user's network nor a library may end the whole study
         storage.release(purpose, storage.owner.__eq__, "".join(traceback.format_exception(error)))
-    return True
+        return CarriedOut.FAILED
+    return CarriedOut.A_JOB
 
 
 def _try_candidate(plan: StudyPlan, evaluate: Evaluate, storage: Storage, trial: Trial) -> None:

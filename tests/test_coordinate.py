@@ -47,7 +47,7 @@ def test_a_search_whose_candidates_fail_one_after_the_other_stops_with_the_first
     storage, launch = begin
     failing = FailsFrom(peaked(1, 0.02))
     failing.first = 10
-    with pytest.raises(NoTrialError, match="the last 5 candidates all failed, 3 times each") as told:
+    with pytest.raises(NoTrialError, match="the last 5 jobs here all failed, 3 times each") as told:
         launch(failing, Stop(None)).search()
     assert str(told.value).count("Traceback") == 1
     assert "failure 13\n" in f"{told.value}\n"  # how the first of the five ended, after three attempts

@@ -9,6 +9,7 @@ from search import leases, queues, study
 from search.config import StudyConfig
 from search.cost import Budget
 from search.database import REFUSALS
+from search.errors import ConfigError
 from search.leases import Leases, beating
 from search.queues import Proposal
 
@@ -88,6 +89,27 @@ def test_one_that_beats_keeps_what_it_has(storage, other, tmp_path, clock):
         watch.release_silent()
         listen(watch, clock, 20)
     assert states(storage)[0] is TrialState.RUNNING
+
+
+def test_one_that_beats_more_seldom_is_waited_for_as_long_as_its_own_lease(storage, other, tmp_path, clock):
+    other.claim("search")
+    other.say(f"supervisor:{other.supervisor}", {"beat": 1, "host": "", "folder": "", "lease": 10 * SECONDS})
+    watch = Leases(storage, tmp_path, SECONDS)
+    watch.release_silent()
+    listen(watch, clock, 10 * SECONDS)
+    assert states(storage)[0] is TrialState.RUNNING
+    listen(watch, clock, 5)
+    assert states(storage)[0] is TrialState.WAITING
+
+
+def test_a_file_that_another_machine_is_at_is_refused(storage, other, tmp_path, monkeypatch):
+    beat(other, 1)
+    with pytest.raises(ConfigError, match="elsewhere is at work on it; SQLite serves one machine"):
+        Leases(storage, tmp_path, SECONDS).__enter__()
+    monkeypatch.setattr(leases.time, "sleep", lambda _: beat(other, 2))  # where locks are not shared, beats are
+    with pytest.raises(ConfigError, match="elsewhere is at work on it"):
+        Leases(storage, tmp_path, SECONDS).release_of_here()
+    assert beating(storage)
 
 
 def test_who_did_not_listen_gives_everybody_the_whole_time_again(storage, other, tmp_path, clock):

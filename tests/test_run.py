@@ -121,10 +121,10 @@ def test_a_study_without_a_single_complete_trial_says_why(tmp_path):
         conduct(tmp_path, Failing("diverged"))
 
 
-def test_confirmation_that_keeps_crashing_ends_undecided(tmp_path):
+def test_confirmation_of_which_some_keeps_crashing_ends_undecided(tmp_path):
     class CrashesOnTest(Planted):
         def __call__(self, schedule, seeds, fidelity, score_on, on_epoch=None, keep_weights=False):
-            if score_on == "test":
+            if score_on == "test" and str(schedule) in ("4-7-15", "4-9-18"):  # both budgets' rules
                 msg = "killed"
                 raise RuntimeError(msg)
             return super().__call__(schedule, seeds, fidelity, score_on, on_epoch, keep_weights)

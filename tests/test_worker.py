@@ -9,12 +9,13 @@ from search import queues, study
 from search.cases import correctness, scores
 from search.config import StudyConfig
 from search.confirm import choose_cases
+from search.lifeline import AFTER_FAILURE, Stopping
 from search.memorylimit import memory_limit
 from search.plan import StudyPlan, make_plan
 from search.progress import progress
 from search.records import trial_rows
 from search.schedule import FilterSchedule
-from search.worker import carry_out_next, open_study
+from search.worker import carry_out_next, open_study, work
 
 
 def prepare(tmp_path, **changes):
@@ -183,6 +184,21 @@ def test_what_a_network_raises_is_retried_then_given_up_with_its_traceback(tmp_p
     assert {trial.user_attrs["reason"] for trial in trials} == {"crash"}
     assert "RuntimeError: the head does not fit" in trials[0].user_attrs["detail"]
     assert progress(storage).finished == 0
+
+
+def test_a_job_that_fails_ends_its_worker_so_that_the_next_begins_in_another(tmp_path, monkeypatch):
+    plan, storage = prepare(tmp_path, search={"trials": 2})
+
+    def broken(*_, **__):
+        raise RuntimeError
+
+    monkeypatch.setattr("search.worker.make_evaluator", lambda *_: broken)
+    monkeypatch.setattr("search.worker._AFTER_FAILURE_SECONDS", 0)
+    monkeypatch.setattr("search.lifeline.signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as told:
+        work(plan, tmp_path, "a supervisor", Stopping())
+    assert told.value.code == AFTER_FAILURE
+    assert [trial.state for trial in storage.trials("search")] == [TrialState.WAITING] * 2
 
 
 @pytest.mark.parametrize(("objective", "values"), [("weighted", 1), ("pareto", 3)])
