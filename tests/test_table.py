@@ -248,7 +248,7 @@ def test_nats_is_read_whole(nats):
 
 
 def test_a_study_goes_on_with_its_table_elsewhere_but_not_with_another(tmp_path, monkeypatch):
-    monkeypatch.setattr("search.run.POLL_SECONDS", 0)
+    monkeypatch.setattr("search.coordinate.POLL_SECONDS", 0)
     (tmp_path / "here.csv").write_text(SMALL)
     values = {
         "filters": {"multiple": 2, "stages": [{"low": 2, "high": 4}] * 2},
@@ -278,7 +278,7 @@ def test_runs_that_take_their_time_are_the_same_runs(small, seconds):
 
 
 def test_a_study_of_runs_that_take_their_time_has_the_same_records(tmp_path, monkeypatch):
-    monkeypatch.setattr("search.run.POLL_SECONDS", 0)
+    monkeypatch.setattr("search.coordinate.POLL_SECONDS", 0)
     slept = []
     monkeypatch.setattr("search.table.time.sleep", slept.append)
     table = {"surface": {}, "images": {}, "noise_sd": 0.001}
@@ -310,8 +310,8 @@ def conduct(folder, **values):
     return plan, storage
 
 
-@pytest.mark.parametrize(("best_ratio", "outcome"), [(1.0, "not near-optimal"), (2.0, "near-optimal")])
-def test_the_whole_loop_finds_what_a_surface_plants(tmp_path, monkeypatch, best_ratio, outcome):
+@pytest.mark.parametrize(("best_ratio", "decided"), [(1.0, "not near-optimal"), (2.0, "near-optimal")])
+def test_the_whole_loop_finds_what_a_surface_plants(tmp_path, monkeypatch, best_ratio, decided):
     monkeypatch.setattr("search.coordinate.POLL_SECONDS", 0)
     table = {"surface": {"best_ratio": best_ratio, "strength": 0.6}, "images": {}, "noise_sd": 0.001}
     plan, storage = conduct(
@@ -322,7 +322,7 @@ def test_the_whole_loop_finds_what_a_surface_plants(tmp_path, monkeypatch, best_
         rules={"judged": ["doubling"], "compared": ["uniform", "geometric(1.5)", "linear"]},
     )
     (finding,) = outcome.write(plan, storage, tmp_path).findings
-    assert finding.verdict.outcome == outcome
+    assert finding.verdict.outcome == decided
     assert all(each.images is None for each in finding.challengers)
     report = (tmp_path / "report.html").read_text()
     assert "a planted surface, best at growth ratio" in report

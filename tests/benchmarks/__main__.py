@@ -25,7 +25,8 @@ def main() -> None:
         measured = training.measure(works)
     written = _print(heading("Training, measured", "make bench")) + _print(training.report(measured, peaks))
     table = studies.run(studies.TABLE, studies.worker_counts()[-1])
-    digits = [studies.run(studies.DIGITS, workers) for workers in studies.worker_counts()]
+    *fewer, most = studies.worker_counts()
+    digits = [*(studies.run(studies.SEARCH, workers) for workers in fewer), studies.run(studies.DIGITS, most)]
     seconds = measured[0].seconds_per_run("b", "middle").median / works[0].recipe.epochs
     written += _print(studies.report(digits, table, seconds))
     path.write_text(written)

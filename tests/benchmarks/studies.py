@@ -30,6 +30,8 @@ confirm: {looks: [16, 32], challengers: 2}
 soundness: {learning_rate_runs: 0}
 """
 """Sampler `band` scales what it proposes until it just fits the budget, so all trials are about the same work."""
+SEARCH = DIGITS.replace("{looks: [16, 32], challengers: 2}", "{looks: [2], challengers: 1}")
+"""The same search with hardly any confirmation, for its throughput."""
 TABLE = """\
 name: planted
 table:
