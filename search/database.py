@@ -40,7 +40,7 @@ def place_of(folder: Path) -> Path | URL:
     """
     if (folder / "study.db").is_file():
         return folder / "study.db"
-    if url := storageurl.of(folder) or storageurl.asked():
+    if url := storageurl.of(folder):
         return url
     msg = f"{folder} holds no study.db; name the folder of a study that `filter-search run` made"
     raise StorageError(msg)

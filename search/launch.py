@@ -85,7 +85,7 @@ class _Worker:
         """How it ended and what it said last, of one that has ended; its log is closed."""
         assert self.status is not None
         with self.log:
-            return f"{self.killed_for or _how_it_ended(self.status)}\n{_tail(self.log)}"
+            return f"{self.killed_for or how_it_ended(self.status)}\n{_tail(self.log)}"
 
 
 class LocalWorkers:
@@ -295,12 +295,12 @@ def _kill_group(process: int) -> None:
         os.killpg(process, signal.SIGKILL)
 
 
-def _how_it_ended(status: int) -> str:
+def how_it_ended(status: int, worker: str = "the worker") -> str:
     """In words; Popen gives a signal as its negative number, which may have no name, as those in real time have."""
     if status >= 0:
-        return f"the worker ended with exit status {status}"
+        return f"{worker} ended with exit status {status}"
     named = {each.value: each.name for each in signal.Signals}
-    return f"the worker died by signal {named.get(-status, -status)}"
+    return f"{worker} died by signal {named.get(-status, -status)}"
 
 
 def _tail(log: IO[bytes]) -> str:

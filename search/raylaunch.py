@@ -22,6 +22,7 @@ from typing import Any, Self
 from search import storageurl
 from search.config import ComputeConfig
 from search.errors import ConfigError, FilterSearchError
+from search.launch import how_it_ended
 from search.raykeeper import Ended, Keeper, Task
 from search.study import Storage
 
@@ -194,7 +195,7 @@ class RayWorkers:
             kept.failures = 0
             self._again(kept)
         else:
-            self._failed(kept, f"{_how_it_ended(ended)}\n{ended.said}")
+            self._failed(kept, f"{how_it_ended(ended.status, _named(ended))}\n{ended.said}")
 
     def _again(self, kept: _Kept) -> None:
         if self._drained is None:
@@ -251,7 +252,7 @@ def storage_environment(folder: Path) -> dict[str, str]:
         ConfigError: See `storageurl.of`.
         StorageError: See `storageurl.of`.
     """
-    url = storageurl.of(folder) or storageurl.asked()
+    url = storageurl.of(folder)
     if url is None:
         return {}
     known = {storageurl.VARIABLE: url.render_as_string(hide_password=False), storageurl.FILE_VARIABLE: ""}
@@ -317,10 +318,5 @@ def _handlers_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _how_it_ended(ended: Ended) -> str:
-    """In words, with the host."""
-    worker = f"the worker on {ended.supervisor.partition(':')[0]}"
-    if ended.status >= 0:
-        return f"{worker} ended with exit status {ended.status}"
-    named = {each.value: each.name for each in signal.Signals}
-    return f"{worker} died by signal {named.get(-ended.status, -ended.status)}"
+def _named(ended: Ended) -> str:
+    return f"the worker on {ended.supervisor.partition(':')[0]}"

@@ -86,10 +86,7 @@ def run_study(
     with stopping(plan.config.compute) as stop, database.guarded(where), folder.joined(where) as membership:
         _check_startable(plan, where, resume)  # again: another launch may have been here before the lock was ours
         storage = _open(plan, where)
-        leases = Leases(storage, where, plan.config.compute.lease_seconds)
-        if membership.alone:
-            leases.release_of_here()
-        membership.share()
+        leases = _begin(plan, storage, where, membership)
         _write_head(plan, storage, where, workers, command)
         before = progress(storage)
         if plan.exhaustive:
@@ -207,6 +204,15 @@ def _open(plan: StudyPlan, where: Path) -> Storage:
     return storage
 
 
+def _begin(plan: StudyPlan, storage: Storage, where: Path, membership: folder.Membership) -> Leases:
+    """Put back what nobody carries out any more, then let others in; this launch's leases."""
+    leases = Leases(storage, where, plan.config.compute.lease_seconds)
+    if membership.alone:
+        leases.release_of_here()
+    membership.share()
+    return leases
+
+
 def _write_head(plan: StudyPlan, storage: Storage, where: Path, workers: int, command: Sequence[str]) -> None:
     """Write what is known of a study before it runs."""
     if not (where / "environment.json").exists():
@@ -236,10 +242,7 @@ def join_study(plan: StudyPlan, where: Path, *, workers: int, show: Callable[[St
         database.refuse_two_places(where)
         storage = load_kept(where, plan.config)
         check_same(plan, storage, where)
-        leases = Leases(storage, where, plan.config.compute.lease_seconds)
-        if membership.alone:
-            leases.release_of_here()
-        membership.share()
+        leases = _begin(plan, storage, where, membership)
         local = LocalWorkers(where, plan.config, workers, membership.lock)
         with leases, storage.written_fast(), local:
             Launch(plan, storage, local, stop, show, leases).carry_out()

@@ -94,12 +94,10 @@ def keep(folder: Path, url: URL) -> None:
 
 
 def of(folder: Path) -> URL | None:
-    """How to connect to the storage a study folder names: as the environment says, where it names the same one.
-
-    Without a password in it, libpq asks PGPASSWORD and ~/.pgpass.
+    """How to connect to the storage of a study folder: as the environment says, unless the folder names another.
 
     Returns:
-        None where the folder names no storage, and `study.db` is in it.
+        The environment's where the folder names none; None where neither does, and `study.db` is in the folder.
 
     Raises:
         ConfigError: The environment names another storage, or one that cannot be used, or the driver is not installed.
@@ -107,7 +105,7 @@ def of(folder: Path) -> URL | None:
     """
     named, given = kept(folder), asked()
     if named is None:
-        return None
+        return given
     _check_driver()
     if given is None:
         return named

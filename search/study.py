@@ -219,7 +219,7 @@ def create(folder: Path, config: StudyConfig, directions: Sequence[str], data_fi
         ConfigError: The environment names a storage that cannot be used.
         StorageError: The storage cannot be written.
     """
-    url = storageurl.of(folder) or storageurl.asked()
+    url = storageurl.of(folder)
     if url is None:
         unready = folder / f".study.db.{supervisor_id()}"
         try:
@@ -287,7 +287,7 @@ def exists(folder: Path, name: str) -> bool:
     """
     if os.path.lexists(folder / "study.db"):
         return True
-    url = storageurl.of(folder) or storageurl.asked()
+    url = storageurl.of(folder)
     if url is None:
         return False
     with database.one_at_a_time(url):

@@ -10,7 +10,7 @@ from search.cli import main
 
 def run_command(monkeypatch, capsys, *arguments):
     monkeypatch.setattr(sys, "argv", ["filter-search", *map(str, arguments)])
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
         with pytest.raises(SystemExit) as ended:
             main()

@@ -3,18 +3,17 @@
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commanding import run_command
 from PIL import Image
 
 from search import configfile, study
 from search.cases import store_cases
-from search.cli import main
 from search.config import StudyConfig
 from search.confirm import choose_cases
 from search.dataconfig import DataConfig
@@ -31,16 +30,7 @@ def command(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["filter-search", *arguments])
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            with pytest.raises(SystemExit) as ended:
-                main()
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
+        return run_command(monkeypatch, capsys, *arguments)
 
     return run
 
