@@ -16,9 +16,9 @@ from optuna.trial import TrialState
 from plotly import graph_objects as go
 
 from search import folder
-from search.config import DeviceName, StudyConfig
+from search.config import StudyConfig
 from search.configfile import override, parse, read
-from search.device import choose_device, count_workers, device_memory
+from search.device import count_workers, device_memory, device_name
 from search.exact import exact_findings
 from search.figures import TrialPoint
 from search.findings import Findings, conclude
@@ -62,9 +62,9 @@ class Search:
             ConfigError: The configuration cannot be used.
         """
         if isinstance(config, Mapping):
-            settings = override(parse(dict(config), "the configuration given"), overrides, _device_memory)
+            settings = override(parse(dict(config), "the configuration given"), overrides, device_memory)
         else:
-            settings = read(Path(config), overrides, _device_memory)
+            settings = read(Path(config), overrides, device_memory)
         return cls(settings, Path(out) if out else folder.STUDIES / settings.name)
 
     def run(self, *, workers: int | None = None, resume: bool = False, quiet: bool = False) -> "Study":
@@ -87,8 +87,9 @@ class Search:
         folder.check_startable(self.folder, resume)
         plan = make_plan(self.config)
         count = workers or count_workers(self.config.compute)
+        device = device_name(self.config.compute.device)
         with live(self.config, quiet=quiet) as show:
-            run_study(plan, self.folder, workers=count, resume=resume, command=sys.argv, show=show)
+            run_study(plan, self.folder, workers=count, device=device, resume=resume, command=sys.argv, show=show)
         return load_study(self.folder, allow_code=True)
 
 
@@ -171,10 +172,6 @@ def load_study(folder_or_name: str | Path, *, allow_code: bool = False) -> Study
     """
     found = enter(str(folder_or_name))
     return Study(found, read(found / "config.yaml"), allow_code)
-
-
-def _device_memory(name: DeviceName) -> int:
-    return device_memory(choose_device(name))
 
 
 def _frame(text: str) -> pd.DataFrame:

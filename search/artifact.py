@@ -29,11 +29,11 @@ from search.errors import FilterSearchError
 from search.evaluate import Fidelity
 from search.exported import ONNX, TEST_IMAGES, WEIGHTS, Export, RawImageNetwork, restore
 from search.folder import make, write_whole
+from search.metering import price
 from search.networks import source
 from search.networks.blocks import without_torchvision
 from search.onnxfile import OnnxError, OnnxFile, to_onnx
 from search.pages import fill
-from search.pricing import price
 from search.schedule import FilterSchedule
 from search.scoring import Parts, accuracy, parts_of
 from search.sources import load

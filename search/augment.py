@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from search.data import ImageData
-from search.errors import ConfigError
 from search.trainingconfig import AugmentConfig
 
 if TYPE_CHECKING:
@@ -105,28 +103,6 @@ class Augmentation:
     def _draw(self, images: Tensor, draw: Callable[[np.random.Generator], NDArray[np.generic]]) -> Tensor:
         """What every replica draws for its images `(b, k, ...)`, shape `(b, k, ...)`, where the images are."""
         return torch.from_numpy(np.stack([draw(rng) for rng in self.generators], axis=1)).to(images.device)
-
-
-def check_augment(config: AugmentConfig, data: ImageData) -> None:
-    """Refuse what the images do not allow.
-
-    Raises:
-        ConfigError: A crop by more than half of the image, or RandAugment for other images than uint8 of 1 or 3
-            channels.
-    """
-    channels, height, width = data.image_shape
-    if 2 * config.crop > min(height, width):
-        msg = (
-            f"training.augment.crop is {config.crop}, but images of {data.name} are {height}x{width}; shift by at "
-            f"most half of that: set it to {min(height, width) // 2} or less"
-        )
-        raise ConfigError(msg)
-    if config.randaugment and (data.images.dtype != np.uint8 or channels not in (1, 3)):
-        msg = (
-            f"training.augment.randaugment is {config.randaugment}, but images of {data.name} are {data.images.dtype} "
-            f"of {channels} channels; RandAugment takes uint8 of 1 or 3 channels: leave it out, or give such images"
-        )
-        raise ConfigError(msg)
 
 
 def _shift(images: Tensor, corners: Tensor, most: int) -> Tensor:

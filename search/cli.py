@@ -10,15 +10,12 @@ import sys
 import traceback
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from search.errors import ConfigError, FilterSearchError
 from search.printable import printable
-
-if TYPE_CHECKING:
-    from search.config import DeviceName
 
 app = typer.Typer(
     name="filter-search",
@@ -123,11 +120,11 @@ def check(config: ConfigPath, overrides: Overrides = None) -> None:
     Example: filter-search check configs/digits.yaml
     """
     from search import configfile
+    from search.device import count_workers, device_memory
 
-    settings = configfile.read(config, overrides or (), _device_memory)
+    settings = configfile.read(config, overrides or (), device_memory)
     from search import display
     from search.check import forecast
-    from search.device import count_workers
     from search.plan import make_plan
 
     plan = make_plan(settings)
@@ -155,26 +152,30 @@ def run(
     Example: filter-search run configs/digits.yaml --workers 2
     """
     from search import configfile, folder
+    from search.apart import Apart
+    from search.device import count_workers, device_memory, device_name
 
     given = [f"search.trials={trials}"] * (trials is not None) + [f"compute.workers={workers}"] * (workers is not None)
-    settings = configfile.read(config, [*(overrides or ()), *given], _device_memory)
+    settings = configfile.read(config, [*(overrides or ()), *given], device_memory)
     where = out or folder.STUDIES / settings.name
     folder.check_startable(where, resume)
 
-    from search import display
-    from search.device import count_workers
-    from search.livedisplay import live
-    from search.plan import make_plan
-    from search.progress import counts_json
-    from search.run import run_study
-    from search.study import load
+    with Apart() as apart:
+        from search import display
+        from search.livedisplay import live
+        from search.plan import make_plan
+        from search.progress import counts_json
+        from search.run import run_study
+        from search.study import load
 
-    plan = make_plan(settings)
+        plan = make_plan(settings, apart)
+        device, processes = apart(device_name, settings.compute.device), apart(count_workers, settings.compute)
     with live(settings, quiet=as_json) as show:
         ended = run_study(
             plan,
             where,
-            workers=count_workers(settings.compute),
+            workers=processes,
+            device=device,
             resume=resume,
             command=["filter-search", *sys.argv[1:]],
             show=show,
@@ -205,6 +206,7 @@ def worker(
     STUDY may be a name alone where FILTER_SEARCH_STORAGE names the storage.
     """
     from search import display
+    from search.apart import Apart
     from search.device import count_workers
     from search.livedisplay import live
     from search.opening import joinable, plan_of
@@ -214,9 +216,11 @@ def worker(
     given = [f"compute.workers={workers}"] * (workers is not None)
     with joinable(study) as where:
         kept = kept_config(where, [*(overrides or ()), *given], allow_code=allow_code)
-        plan = plan_of(kept, allow_code=allow_code)
+        with Apart() as apart:
+            plan = plan_of(kept, allow_code=allow_code, call=apart)
+            processes = apart(count_workers, kept.compute)
         with live(kept, quiet=False) as show:
-            ended = join_study(plan, where, workers=count_workers(kept.compute), show=show)
+            ended = join_study(plan, where, workers=processes, show=show)
         if ended.stopped:
             display.show_stopped(ended.stopped, where)
     display.show_missing(ended.progress)
@@ -272,7 +276,7 @@ def confirm(
     Without options one more look follows, at twice as many runs.
     """
     from search import configfile, display
-    from search.device import count_workers
+    from search.device import count_workers, device_memory
     from search.livedisplay import live
     from search.opening import open_study
     from search.plan import make_plan
@@ -284,7 +288,7 @@ def confirm(
     planned = plan.config.confirm.looks
     more = looks or ("" if asked else ",".join(map(str, (*planned, 2 * planned[-1]))))
     asked += [f"confirm.looks=[{more}]"] * bool(more)
-    terms = make_plan(configfile.override(plan.config, asked, _device_memory))
+    terms = make_plan(configfile.override(plan.config, asked, device_memory))
     with live(terms.config, quiet=as_json) as show:
         standing = explore(plan, terms, where, workers=workers or count_workers(plan.config.compute), show=show)
     if as_json:
@@ -392,9 +396,3 @@ def train(
     with display.epochs() as show:
         trained = train_best(best, show, resume=resume, logger=logger, allow_code=allow_code)
     display.show_trained(trained)
-
-
-def _device_memory(name: "DeviceName") -> int:
-    from search.device import choose_device, device_memory
-
-    return device_memory(choose_device(name))

@@ -12,7 +12,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from search.errors import DataError
+from search.errors import ConfigError, DataError
+from search.trainingconfig import AugmentConfig
 
 ANY, VALIDATION, TEST = np.int8(0), np.int8(1), np.int8(2)
 """Where the data themselves put an image: free to train or validate, or in one split."""
@@ -159,3 +160,25 @@ def regroup(data: ImageData, groups: Sequence[Sequence[int]]) -> ImageData:
         own_split=None if data.own_split is None else data.own_split[kept],
         groups=None if data.groups is None else data.groups[kept],
     )
+
+
+def check_augment(config: AugmentConfig, data: ImageData) -> None:
+    """Refuse what the images do not allow.
+
+    Raises:
+        ConfigError: A crop by more than half of the image, or RandAugment for other images than uint8 of 1 or 3
+            channels.
+    """
+    channels, height, width = data.image_shape
+    if 2 * config.crop > min(height, width):
+        msg = (
+            f"training.augment.crop is {config.crop}, but images of {data.name} are {height}x{width}; shift by at "
+            f"most half of that: set it to {min(height, width) // 2} or less"
+        )
+        raise ConfigError(msg)
+    if config.randaugment and (data.images.dtype != np.uint8 or channels not in (1, 3)):
+        msg = (
+            f"training.augment.randaugment is {config.randaugment}, but images of {data.name} are {data.images.dtype} "
+            f"of {channels} channels; RandAugment takes uint8 of 1 or 3 channels: leave it out, or give such images"
+        )
+        raise ConfigError(msg)

@@ -2,21 +2,25 @@
 
 import os
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from search.config import ComputeConfig, DeviceName
 from search.errors import ConfigError
 
+if TYPE_CHECKING:
+    import torch
+
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of control groups, version 2; "max" where there is none
 
 
-def choose_device(name: DeviceName) -> torch.device:
+def choose_device(name: DeviceName) -> "torch.device":
     """The device to train on; `auto` takes the GPU where there is one.
 
     Raises:
         ConfigError: `cuda` was asked for and there is none.
     """
+    import torch  # here, since a process that only coordinates does without
+
     if name == "cuda" and not torch.cuda.is_available():
         msg = (
             "compute.device is cuda, but torch sees no CUDA device; set it to cpu or auto, or repair driver and torch"
@@ -28,6 +32,8 @@ def choose_device(name: DeviceName) -> torch.device:
 
 def device_name(name: DeviceName) -> str:
     """What that device is called: `cpu`, or the GPU's own name."""
+    import torch  # see above
+
     device = choose_device(name)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
@@ -41,8 +47,11 @@ def count_workers(compute: ComputeConfig) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def device_memory(device: torch.device) -> int:
-    """Bytes of memory the device has: a GPU's own, else the machine's or, where that is less, the container's."""
+def device_memory(name: DeviceName) -> int:
+    """Bytes of memory that device has: a GPU's own, else the machine's or, where that is less, the container's."""
+    import torch  # see above
+
+    device = choose_device(name)
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

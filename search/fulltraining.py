@@ -27,10 +27,10 @@ from search.evaluate import Failed, Fidelity, Run, Scored
 from search.exported import read
 from search.fitting import fit
 from search.folder import environment, make, write_json, write_whole
+from search.metering import price
 from search.networks import check_stages
 from search.pages import fill
 from search.plainyaml import dump
-from search.pricing import price
 from search.replicatraining import ReplicaTraining
 from search.schedule import FilterSchedule
 from search.sources import load

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from search.apart import Calls
 from search.config import StudyConfig
 from search.cost import COST_NAMES, CostModel
 from search.errors import ConfigError
@@ -17,20 +18,21 @@ from search.tableconfig import ImagesConfig, TableConfig
 from search.tablefile import read_table
 
 
-def open_table(config: StudyConfig, table: TableConfig, space: Space) -> tuple[TableEvaluator, CostModel]:
+def open_table(config: StudyConfig, table: TableConfig, space: Space, call: Calls) -> tuple[TableEvaluator, CostModel]:
     """What answers in training's place, and what schedules cost.
 
     Args:
         config: The configuration.
         table: Its table.
         space: What may be sampled; all of it has to be known.
+        call: Who prices networks, where the table does not.
 
     Raises:
         ConfigError: The table does not hold the whole space, lacks a cost that is asked for or columns for all runs,
             or the space is too large to be looked at whole.
         DataError: The file cannot be read, or is no table.
     """
-    family = None if table.images is None else _family(config, table.images, space)
+    family = None if table.images is None else _family(config, table.images, space, call)
     truth: Table | Surface
     if table.path is not None:
         truth = read_table(Path(table.path), table.columns, table.percent)
@@ -53,8 +55,9 @@ def open_table(config: StudyConfig, table: TableConfig, space: Space) -> tuple[T
     return TableEvaluator(truth, _draw(config, table), table.seconds_per_run), cost_model
 
 
-def _family(config: StudyConfig, images: ImagesConfig, space: Space) -> CostModel:
-    return fit_cost_model(
+def _family(config: StudyConfig, images: ImagesConfig, space: Space, call: Calls) -> CostModel:
+    return call(
+        fit_cost_model,
         config.network,
         images.shape,
         images.classes,

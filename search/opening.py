@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from search import folder
+from search.apart import Calls, here
 from search.config import StudyConfig
 from search.errors import DataError, StorageError
 from search.plan import StudyPlan, make_plan
@@ -48,16 +49,16 @@ def joinable(study: str) -> AbstractContextManager[Path]:
     return nullcontext(enter(study))
 
 
-def plan_of(config: StudyConfig, *, allow_code: bool) -> StudyPlan:
+def plan_of(config: StudyConfig, *, allow_code: bool, call: Calls = here) -> StudyPlan:
     """A study worked out without fetching data that are not there, unless allowed; see `plan.make_plan`.
 
     Raises:
         DataError: They are not there, and it is to be allowed.
     """
     if allow_code or not config.data.download:
-        return make_plan(config)
+        return make_plan(config, call)
     try:
-        return replace(make_plan(without_fetching(config)), config=config)
+        return replace(make_plan(without_fetching(config), call), config=config)
     except DataError as error:
         msg = f"{error}; a study folder's own data.download is not followed unless you add {PERMISSION}"
         raise DataError(msg) from None

@@ -10,10 +10,10 @@ from itertools import cycle, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from search.augment import check_augment
+from search.apart import Calls, here
 from search.config import StudyConfig
 from search.cost import Budget, CostModel, exact_amount
-from search.data import ImageData
+from search.data import ImageData, check_augment
 from search.errors import ConfigError
 from search.known import open_table
 from search.objective import Objective
@@ -106,8 +106,12 @@ class StudyPlan:
         return run_seeds(self.config.seed, purpose, schedule, first, count)
 
 
-def make_plan(config: StudyConfig) -> StudyPlan:
+def make_plan(config: StudyConfig, call: Calls = here) -> StudyPlan:
     """Work a study out.
+
+    Args:
+        config: The configuration.
+        call: Who prices networks, which takes torch.
 
     Raises:
         ConfigError: Too many stages for the images, a budget no schedule meets, a judged rule that has no member
@@ -116,7 +120,8 @@ def make_plan(config: StudyConfig) -> StudyPlan:
         DataError: The data or the table cannot be read or split.
     """
     space = Space.of(config.filters)
-    source, cost_model = open_table(config, config.table, space) if config.table else _open_data(config, space)
+    opened = open_table(config, config.table, space, call) if config.table else _open_data(config, space, call)
+    source, cost_model = opened
     for rule in config.rules.judged + config.rules.compared:
         if rule.filters and len(rule.filters) != space.stages:
             msg = f"rule {rule} has {len(rule.filters)} stages, the space {space.stages}; name all stages of it"
@@ -149,11 +154,12 @@ def make_plan(config: StudyConfig) -> StudyPlan:
     return plan
 
 
-def _open_data(config: StudyConfig, space: Space) -> tuple[ImageData, CostModel]:
+def _open_data(config: StudyConfig, space: Space, call: Calls) -> tuple[ImageData, CostModel]:
     data = load(config.data)
     check_augment(config.training.augment, data)
     training = Splits(data, config.data).train_validation(0, config.training.share).training
-    return data, fit_cost_model(
+    return data, call(
+        fit_cost_model,
         config.network,
         data.image_shape,
         data.classes,

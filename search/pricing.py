@@ -1,135 +1,30 @@
-"""Reads costs off a network on the meta device, where nothing is allocated or computed.
+"""Owns the step from a network family to a cost model.
 
-Owns the step from a network family to a cost model. One build costs 40 ms and more; the costs of ordinary families are
-polynomials of degree two in the filters, so they are recovered exactly from a few builds and then priced for a whole
-space at once. Nothing here trains.
+One build costs 40 ms and more; the costs of ordinary families are polynomials of degree two in the filters, so they
+are recovered exactly from a few builds and then priced for a whole space at once. Only a build needs torch: a cost
+model that another process worked out tells its prices without.
 """
 
 import math
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from search.cost import LARGEST_LIMIT, CostModel, CostName, Costs
 from search.errors import ConfigError
 from search.networkconfig import NetworkConfig
-from search.networks import build, check_multiple, check_stages
-from search.networks.factory import check_logits
+from search.networks import check_multiple, largest_tensor
 from search.polynomials import FittedCostModel, Measured, Ranges, fit_polynomials
 from search.schedule import FilterSchedule
-from search.stepmemory import step_memory
 
-_LARGEST_TENSOR = 2**56
-"""Numbers a tensor may hold in a network built for its price; torch counts bytes in 64 bits, so there is room."""
 _LARGEST_VERIFIED = 2**48
-"""Numbers such a tensor may hold where polynomials are verified, so that bytes of a dozen stages add up in 64 bits."""
+"""Numbers a tensor may hold where polynomials are verified, so that bytes of a dozen stages add up in 64 bits."""
 _UNASKED = (1, 64)
 _BEYOND = Measured(*(LARGEST_LIMIT + 1,) * 3, np.array([LARGEST_LIMIT + 1]))
 """What no budget admits."""
 _LARGEST_BUILT = 500
 """Schedules of a space whose every price may take a build, of 40 ms (three layers) to 0.3 s (fifty) on one core."""
-
-
-def price(
-    network: NetworkConfig,
-    schedule: FilterSchedule,
-    image_shape: tuple[int, int, int],
-    classes: int,
-    batch_size: int,
-) -> Costs:
-    """All costs of one candidate, from a build on the meta device.
-
-    MACs are half the FLOPs that `torch.utils.flop_counter` counts. Memory is a prediction of the peak while training
-    in float32 with AdamW, see `search.stepmemory`.
-
-    Args:
-        network: The family.
-        schedule: The candidate's filters.
-        image_shape: Channels, height and width.
-        classes: Width of the head.
-        batch_size: Images per training step; 2 or more, as batch norm needs.
-
-    Raises:
-        ConfigError: More stages than the images allow, filters the family cannot have, tensors beyond what torch can
-            count, or a function of the user's own that makes no such network.
-    """
-    return _measure(network, schedule, image_shape, classes, batch_size).costs
-
-
-def _measure(
-    network: NetworkConfig,
-    schedule: FilterSchedule,
-    image_shape: tuple[int, int, int],
-    classes: int,
-    batch_size: int,
-) -> Measured:
-    check_stages(network, len(schedule), image_shape)
-    _refuse_uncountable(network, schedule, image_shape, batch_size)
-    built = _build(network, schedule, image_shape[0], classes)
-    images = torch.empty(batch_size, *image_shape, device="meta")
-    if network.factory is not None:
-        check_logits(network.factory, built, images, classes)
-    with torch.device("meta"):
-        macs, activations = _count_forward(built, images[:1])
-        moments = step_memory(built, images)
-    return Measured(sum(p.numel() for p in built.parameters()), macs, activations, moments)
-
-
-def _build(network: NetworkConfig, schedule: FilterSchedule, in_channels: int, classes: int) -> nn.Module:
-    """The network on the meta device."""
-    try:
-        with torch.device("meta"):
-            return build(network, schedule, in_channels, classes)
-    except ConfigError:
-        if network.factory is None:
-            raise
-    # A function that computes with tensors on its way, if only a list of rates, cannot do so on the meta device.
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        return build(network, schedule, in_channels, classes).to("meta")
-
-
-def _refuse_uncountable(
-    network: NetworkConfig, schedule: FilterSchedule, image_shape: tuple[int, int, int], batch_size: int
-) -> None:
-    largest = _largest_tensor(network, schedule, image_shape, batch_size)
-    if largest > _LARGEST_TENSOR:
-        msg = (
-            f"schedule {schedule} needs tensors of up to {largest:,} numbers; a network is built for its price up to "
-            f"{_LARGEST_TENSOR:,}: lower the filters or the batch size"
-        )
-        raise ConfigError(msg)
-
-
-def _largest_tensor(
-    network: NetworkConfig, schedule: FilterSchedule, image_shape: tuple[int, int, int], batch_size: int
-) -> int:
-    """Numbers of the largest tensor a family may need."""
-    channels, height, width = image_shape
-    widest = max(*schedule.filters, channels, network.stem_filters or 1, network.head_filters or 1)
-    inner = widest
-    if network.family == "inverted":
-        expansion = network.expansion
-        inner *= math.ceil(max(expansion) if isinstance(expansion, tuple) else expansion)
-    return max(9 * widest * inner, 49 * widest * channels, batch_size * inner * height * width)
-
-
-def _count_forward(network: nn.Module, image: Tensor) -> tuple[int, int]:
-    """MACs and convolution outputs of one forward pass of one image."""
-    outputs: list[int] = []
-    hooks = [
-        layer.register_forward_hook(lambda _layer, _inputs, output: outputs.append(output.numel()))
-        for layer in network.modules()
-        if isinstance(layer, nn.Conv2d)
-    ]
-    with torch.no_grad(), FlopCounterMode(display=False) as flops:
-        network.eval()(image)
-    for hook in hooks:
-        hook.remove()
-    return flops.get_total_flops() // 2, sum(outputs)
 
 
 @dataclass(frozen=True)
@@ -172,8 +67,10 @@ class BuiltCostModel:
         return self._known[schedule]
 
     def _measured(self, schedule: FilterSchedule) -> Measured:
+        from search import metering  # only where something is built, since it takes torch
+
         try:
-            return _measure(self.network, schedule, self.image_shape, self.classes, self.batch_size)
+            return metering.measure(self.network, schedule, self.image_shape, self.classes, self.batch_size)
         except ConfigError:
             nearest = self._nearest(schedule)
             if nearest == schedule:
@@ -191,13 +88,10 @@ class BuiltCostModel:
 
     def fixed(self, *schedules: FilterSchedule) -> set[int]:
         """Channels that networks without any filters in common share: of stem, head, images and the like."""
-        shared = set.intersection(
-            *({size for weight in self._weights(each) for size in weight.shape[:2]} for each in schedules)
-        )
-        return shared - {0, 1}
+        from search import metering  # see above
 
-    def _weights(self, schedule: FilterSchedule) -> list[Tensor]:
-        return [*_build(self.network, schedule, self.image_shape[0], self.classes).parameters()]
+        channels = (metering.channels_of(self.network, each, self.image_shape[0], self.classes) for each in schedules)
+        return set.intersection(*channels) - {0, 1}
 
 
 def fit_cost_model(
@@ -284,7 +178,7 @@ def _most_verified(network: NetworkConfig, multiple: int, image_shape: tuple[int
 
     def countable(multiples: int) -> bool:
         schedule = FilterSchedule((multiples * multiple,))
-        return _largest_tensor(network, schedule, image_shape, batch_size) <= _LARGEST_VERIFIED
+        return largest_tensor(network, schedule, image_shape, batch_size) <= _LARGEST_VERIFIED
 
     return next(filter(countable, powers), 1)
 

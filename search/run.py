@@ -20,7 +20,6 @@ from search.cases import (
 from search.confirm import choose_cases, fit_surrogate
 from search.coordinate import Launch, stopping
 from search.data import ImageData
-from search.device import device_name
 from search.errors import ConfigError
 from search.exact import exact_standings
 from search.findings import Findings
@@ -57,6 +56,7 @@ def run_study(
     where: Path,
     *,
     workers: int,
+    device: str,
     resume: bool,
     command: Sequence[str],
     show: Callable[[Storage], None],
@@ -68,6 +68,7 @@ def run_study(
         plan: The study worked out.
         where: The study folder.
         workers: Local processes.
+        device: What candidates train on here, as `device.device_name` has it; as recorded.
         resume: Continue the study in `where` if there is one.
         command: The command line, as recorded.
         show: Called a few times a second.
@@ -87,7 +88,7 @@ def run_study(
         _check_startable(plan, where, resume)  # again: another launch may have been here before the lock was ours
         storage = _open(plan, where)
         leases = _begin(plan, storage, where, membership)
-        _write_head(plan, storage, where, workers, command)
+        _write_head(plan, storage, where, workers, device, command)
         before = progress(storage)
         if plan.exhaustive:
             mark_done(storage)
@@ -213,10 +214,12 @@ def _begin(plan: StudyPlan, storage: Storage, where: Path, membership: folder.Me
     return leases
 
 
-def _write_head(plan: StudyPlan, storage: Storage, where: Path, workers: int, command: Sequence[str]) -> None:
+def _write_head(
+    plan: StudyPlan, storage: Storage, where: Path, workers: int, device: str, command: Sequence[str]
+) -> None:
     """Write what is known of a study before it runs."""
     if not (where / "environment.json").exists():
-        written = folder.environment(command, plan.config.seed, workers, device_name(plan.config.compute.device))
+        written = folder.environment(command, plan.config.seed, workers, device)
         notes = plan.source.notes if isinstance(plan.source, ImageData) else ()
         folder.write_json(where / "environment.json", written | {"data_notes": list(notes)})
     configfile.write(plan.config, where / "config.yaml")

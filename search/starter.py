@@ -135,7 +135,7 @@ def _configuration(
     name: str, section: dict[str, Any], shape: tuple[int, int, int], classes: int, share: float, images: int
 ) -> StudyConfig:
     """The first configuration for images of this shape, of which a run trains on so many."""
-    from search.pricing import price  # takes seconds, and digits do not need it
+    from search.metering import price  # takes seconds, and digits do not need it
 
     side = min(shape[1:])
     stages = next((count for most, count in _STAGES_UP_TO.items() if side <= most), max(_STAGES_UP_TO.values()) + 1)

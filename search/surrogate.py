@@ -15,14 +15,6 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 from scipy.optimize import Bounds, minimize
 from scipy.special import expit, logit
-from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
-from sklearn.gaussian_process import GaussianProcessRegressor  # type: ignore[import-untyped]
-from sklearn.gaussian_process.kernels import (  # type: ignore[import-untyped]
-    ConstantKernel,
-    DotProduct,
-    Matern,
-    WhiteKernel,
-)
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from search.schedule import FilterSchedule
@@ -308,15 +300,19 @@ def _fit_kernel(
     Half an octave is the least length scale, since filters are whole and nothing finer than a ratio of 1.4 should sway
     a challenger; 50 octaves means that a stage does not matter.
     """
+    # Here, since no other part of a study needs what takes a second to import and 50 MiB.
+    from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
+    from sklearn.gaussian_process import GaussianProcessRegressor, kernels  # type: ignore[import-untyped]
+
     if len(inputs) > _KERNEL_ROWS:
         rows = np.sort(np.random.default_rng(seed).choice(len(inputs), _KERNEL_ROWS, replace=False))
         inputs, target, run_variance = inputs[rows], target[rows], run_variance[rows]
-    bend = ConstantKernel(_BEND[0], (0.05, 100.0)) * Matern([_LENGTH[0]] * inputs.shape[1], (0.5, 50.0), nu=2.5)
-    trend = ConstantKernel(_TREND[0], (1e-4, 100.0)) * DotProduct(0.0, sigma_0_bounds="fixed")
+    bend = kernels.ConstantKernel(_BEND[0], (0.05, 100.0))
+    bend *= kernels.Matern([_LENGTH[0]] * inputs.shape[1], (0.5, 50.0), nu=2.5)
+    trend = kernels.ConstantKernel(_TREND[0], (1e-4, 100.0)) * kernels.DotProduct(0.0, sigma_0_bounds="fixed")
     # One start suffices: with these priors a second one changed none of 270 first recommendations.
-    model = GaussianProcessRegressor(
-        bend + trend + WhiteKernel(_NOISE[0], (1e-5, 2.0)), alpha=run_variance, optimizer=_maximise_posterior
-    )
+    noise = kernels.WhiteKernel(_NOISE[0], (1e-5, 2.0))
+    model = GaussianProcessRegressor(bend + trend + noise, alpha=run_variance, optimizer=_maximise_posterior)
     # Over many small matrices the threads of BLAS wait for each other, on a busy machine several times as long as one
     # thread alone needs.
     with threadpool_limits(1), warnings.catch_warnings():

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from search.augment import Augmentation, check_augment, drawing_from
+from search.augment import Augmentation, drawing_from
 from search.cpukernels import pool_first, subsample_first
-from search.data import ImageData
+from search.data import ImageData, check_augment
 from search.evaluate import Failed, Fidelity, OnEpoch, Run, Scored, Split
 from search.fitting import MemoryMeter, fit, is_out_of_memory, reproducible_kernels
 from search.networkconfig import NetworkConfig

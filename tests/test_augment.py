@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from search import augment
-from search.augment import Augmentation, check_augment
-from search.data import ImageData
+from search.augment import Augmentation
+from search.data import ImageData, check_augment
 from search.errors import ConfigError
 from search.trainingconfig import AugmentConfig
 

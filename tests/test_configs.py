@@ -11,9 +11,9 @@ from search import configfile
 from search.combinations import SIDE
 from search.data import ImageData
 from search.evaluate import Fidelity, Scored
+from search.metering import price
 from search.networkconfig import NetworkConfig
 from search.plan import make_plan
-from search.pricing import price
 from search.schedule import FilterSchedule
 from search.sources import load
 from search.splits import Splits

@@ -135,7 +135,7 @@ def planted(best_ratio, **table):
 def test_the_whole_study_is_written_without_a_run(table, tmp_path):
     plan = make_plan(config_of(table))
     folder = tmp_path / "study"
-    ended = run_study(plan, folder, workers=1, resume=False, command=["test"], show=lambda _: None)
+    ended = run_study(plan, folder, workers=1, device="cpu", resume=False, command=["test"], show=lambda _: None)
     assert [each.verdict.outcome for each in ended.standings] == [
         each.verdict.outcome for each in ended.findings.findings
     ]
@@ -148,7 +148,7 @@ def test_the_whole_study_is_written_without_a_run(table, tmp_path):
     assert "confidence" not in report.partition('<h2 id="method"')[0]
     resolved = configfile.read(folder / "config.yaml")
     assert resolved == plan.config
-    again = run_study(plan, folder, workers=1, resume=True, command=["test"], show=lambda _: None)
+    again = run_study(plan, folder, workers=1, device="cpu", resume=True, command=["test"], show=lambda _: None)
     assert verdict_values(again.findings) == verdict
     with pytest.raises(ConfigError, match="looks accuracies up in planted and trains nothing"):
         _ = plan.data

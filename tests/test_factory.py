@@ -18,10 +18,11 @@ from search.dataconfig import DataConfig
 from search.device import choose_device
 from search.errors import ConfigError
 from search.evaluate import Fidelity
+from search.metering import price
 from search.networkconfig import NetworkConfig
 from search.networks import build
 from search.polynomials import FittedCostModel
-from search.pricing import BuiltCostModel, fit_cost_model, price
+from search.pricing import BuiltCostModel, fit_cost_model
 from search.schedule import FilterSchedule
 from search.splits import Splits
 from search.training import TrainingEvaluator

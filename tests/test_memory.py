@@ -12,9 +12,9 @@ from torch.nn import functional
 from search.data import ImageData
 from search.dataconfig import DataConfig
 from search.evaluate import Fidelity
+from search.metering import price
 from search.networkconfig import NetworkConfig
 from search.networks import build
-from search.pricing import price
 from search.schedule import FilterSchedule
 from search.splits import Splits
 from search.stepmemory import ALLOWANCE, step_memory

@@ -8,10 +8,10 @@ from families import FAMILIES
 from torch import nn
 
 from search.exported import RawImageNetwork
+from search.metering import price
 from search.networkconfig import NetworkConfig
 from search.networks import build
 from search.onnxfile import OnnxError, to_onnx
-from search.pricing import price
 from search.schedule import FilterSchedule
 
 SCHEDULE, SHAPE, CLASSES = FilterSchedule((8, 16, 8)), (3, 16, 16), 5

@@ -14,15 +14,16 @@ from torch import nn
 from torch.nn import functional
 from torchvision import models
 
-from search import pricing
+from search import metering
 from search.config import StudyConfig
 from search.cost import COST_NAMES
 from search.errors import ConfigError
+from search.metering import price
 from search.networkconfig import NetworkConfig
 from search.networks import build
 from search.plan import make_plan
 from search.polynomials import FittedCostModel
-from search.pricing import BuiltCostModel, fit_cost_model, price
+from search.pricing import BuiltCostModel, fit_cost_model
 from search.schedule import FilterSchedule
 
 DIGITS = (1, 8, 8)
@@ -246,7 +247,7 @@ def test_a_family_without_whole_polynomials_is_built_and_remembered(monkeypatch,
             nn.Conv2d(channels, hidden, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(hidden, classes)
         )
 
-    monkeypatch.setattr(pricing, "build", odd_build)
+    monkeypatch.setattr(metering, "build", odd_build)
     model = fit_cost_model(NetworkConfig(), DIGITS, 9, 64, multiple=1, stages=1, size=9)
     assert isinstance(model, BuiltCostModel)
     schedule = FilterSchedule((77,))
@@ -270,11 +271,11 @@ def test_a_space_too_large_to_be_built_is_refused_with_the_multiple_at_which_it_
 
         return build
 
-    monkeypatch.setattr(pricing, "build", odd_build(lambda filters: (filters + 4) // 8 * 8))
+    monkeypatch.setattr(metering, "build", odd_build(lambda filters: (filters + 4) // 8 * 8))
     with pytest.raises(ConfigError, match=r"multiple 1, so each of the 501 .* set filters.multiple to 8, at which"):
         fit_cost_model(NetworkConfig(), DIGITS, 9, 64, multiple=1, stages=1, size=501)
     assert isinstance(fit_cost_model(NetworkConfig(), DIGITS, 9, 64, multiple=8, stages=1, size=9999), FittedCostModel)
-    monkeypatch.setattr(pricing, "build", odd_build(thirds))
+    monkeypatch.setattr(metering, "build", odd_build(thirds))
     with pytest.raises(ConfigError, match=r"for its price; narrow filters.stages to at most 500 schedules"):
         fit_cost_model(NetworkConfig(), DIGITS, 9, 64, multiple=1, stages=1, size=501)
 
@@ -286,7 +287,7 @@ def test_costs_that_turn_only_far_up_the_ranges_are_noticed(monkeypatch):
             nn.Conv2d(channels, hidden, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(hidden, classes)
         )
 
-    monkeypatch.setattr(pricing, "build", capped_build)
+    monkeypatch.setattr(metering, "build", capped_build)
     smooth = fit_cost_model(NetworkConfig(), DIGITS, 9, 64, 1, stages=1, size=96, ranges=((1, 96),))
     assert isinstance(smooth, FittedCostModel)
     model = fit_cost_model(NetworkConfig(), DIGITS, 9, 64, 1, stages=1, size=400, ranges=((1, 400),))

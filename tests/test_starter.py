@@ -7,8 +7,8 @@ from PIL import Image
 from search import configfile, starter
 from search.cost import Budget
 from search.errors import ConfigError, DataError
+from search.metering import price
 from search.plan import make_plan
-from search.pricing import price
 from search.schedule import FilterSchedule
 from search.sources import load
 from search.splits import Splits

@@ -9,21 +9,21 @@ import inspect
 import math
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from search.errors import ConfigError
 from search.networkconfig import NetworkConfig
-from search.networks import factory
 from search.schedule import FilterSchedule
 
+if TYPE_CHECKING:
+    from torch import nn
+
 Number = TypeVar("Number", int, float)
-Call = tuple[Callable[..., nn.Module], dict[str, Any]]
+Call = tuple["Callable[..., nn.Module]", dict[str, Any]]
 """What makes a network, and its arguments; but for factories numbers, truths and tuples of numbers."""
 
 
-def build(network: NetworkConfig, schedule: FilterSchedule, in_channels: int, classes: int) -> nn.Module:
+def build(network: NetworkConfig, schedule: FilterSchedule, in_channels: int, classes: int) -> "nn.Module":
     """The candidate's network with fresh weights, from torch's global generator.
 
     Raises:
@@ -78,6 +78,8 @@ def _call(network: NetworkConfig, schedule: FilterSchedule, in_channels: int, cl
                 "squeeze_excite": network.squeeze_excite,
             }
         case "factory":
+            from search.networks import factory
+
             own = {"factory": network.factory, "schedule": schedule}
             return factory.build, own | {"in_channels": in_channels, "classes": classes}
 
@@ -89,13 +91,15 @@ def source(network: NetworkConfig, schedule: FilterSchedule, in_channels: int, c
         ConfigError: See `build`.
     """
     if network.factory is not None:
+        from search.networks import factory
+
         return factory.source(network.factory, schedule, in_channels, classes)
     make, arguments = _call(network, schedule, in_channels, classes)
     written = "".join(f"    {name}={value!r},\n" for name, value in arguments.items())
     return f"{_without_docstring(make)}\n\nnetwork = {make.__name__}(\n{written})\n"
 
 
-def _without_docstring(make: Callable[..., nn.Module]) -> str:
+def _without_docstring(make: "Callable[..., nn.Module]") -> str:
     """The source of the whole family, from its imports on."""
     text = inspect.getsource(sys.modules[make.__module__])
     opening = ast.parse(text).body[0].end_lineno
@@ -169,6 +173,19 @@ def check_stages(network: NetworkConfig, stages: int, image_shape: tuple[int, in
             f"most {most} are possible; remove {stages - most} from filters.stages or use larger images"
         )
         raise ConfigError(msg)
+
+
+def largest_tensor(
+    network: NetworkConfig, schedule: FilterSchedule, image_shape: tuple[int, int, int], batch_size: int
+) -> int:
+    """Numbers of the largest tensor a family may need."""
+    channels, height, width = image_shape
+    widest = max(*schedule.filters, channels, network.stem_filters or 1, network.head_filters or 1)
+    inner = widest
+    if network.family == "inverted":
+        expansion = network.expansion
+        inner *= math.ceil(max(expansion) if isinstance(expansion, tuple) else expansion)
+    return max(9 * widest * inner, 49 * widest * channels, batch_size * inner * height * width)
 
 
 def _check_lists(network: NetworkConfig, stages: int) -> None:

@@ -11,10 +11,13 @@ from dataclasses import replace
 from itertools import groupby
 from multiprocessing.pool import Pool
 
-import torch
 from benchmarks.work import BANDS, Job, Trained, Work
 
-import search.run  # noqa: F401 # for the memory it takes
+import search.livedisplay
+import search.run  # noqa: F401 # both for the memory they take
+from search.apart import Apart
+from search.config import ComputeConfig
+from search.device import count_workers
 from search.launch import ENVIRONMENT, ONE_THREAD
 from search.schedule import FilterSchedule
 
@@ -24,16 +27,23 @@ Pass = tuple[Work, list[Job], bool]
 
 def train(work: Work, jobs: Sequence[Job]) -> list[Trained]:
     """The seeds of a schedule are given to whichever worker is free."""
+    count = _worker_count()  # before anything is forked, as in the product
     together = _trained_together(replace(work, recipe=work.recipe.model_copy(update={"epochs": 1})))  # for any epochs
     own = [(schedule, list(group)) for schedule, group in groupby(jobs, key=lambda job: job.schedule)]
     passes = [(work, group, schedule in together) for schedule, group in own]
-    return [trained for runs in _workers().imap(_train_pass, passes) for trained in runs]
+    return [trained for runs in _workers(count).imap(_train_pass, passes) for trained in runs]
 
 
 @functools.cache
-def _workers() -> Pool:
-    """Started once: one per core, one on a GPU."""
-    return _forked(1 if torch.cuda.is_available() else os.cpu_count() or 1)
+def _worker_count() -> int:
+    with Apart() as apart:
+        return apart(count_workers, ComputeConfig())
+
+
+@functools.cache
+def _workers(count: int) -> Pool:
+    """Started once."""
+    return _forked(count)
 
 
 def _forked(count: int) -> Pool:
@@ -41,7 +51,13 @@ def _forked(count: int) -> Pool:
     os.environ |= ENVIRONMENT | ONE_THREAD
     forked = multiprocessing.get_context("forkserver")
     forked.set_forkserver_preload(["benchmarks.oursworker"])
-    return forked.Pool(count, torch.set_num_threads, (1,))
+    return forked.Pool(count, _use_one_thread)
+
+
+def _use_one_thread() -> None:
+    import torch  # there already
+
+    torch.set_num_threads(1)
 
 
 @functools.cache
