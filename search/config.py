@@ -232,7 +232,7 @@ class ComputeConfig(Section):
     role: ClassVar[Role] = "operational"
 
     workers: WorkerCount | Literal["auto"] = Field(
-        "auto", description="Local processes; auto: one per core on a CPU, one on a GPU."
+        "auto", description="Local processes; auto: one per core on a CPU, one on a GPU, which more may share."
     )
     device: DeviceName = Field(
         "auto", description="Where networks train; auto: CUDA where a GPU is found, else the CPU."

@@ -10,7 +10,8 @@ Dimension legend: b batch, k replicas, c channels, h height, w width, n classes.
 import gc
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import numpy as np
 import pytorch_lightning as pl
@@ -29,6 +30,7 @@ from search.replicaimages import ReplicaImages
 from search.replicas import Drawing, FusedReplicas, Replicas, SeparateReplicas, fuse
 from search.replicatraining import ReplicaTraining
 from search.schedule import FilterSchedule
+from search.sharedgpu import SharedGpu
 from search.splits import Splits
 from search.trainingconfig import TrainingConfig
 
@@ -71,6 +73,7 @@ class TrainingEvaluator:
 
     Attributes:
         together: Whether a schedule's seeds train in one pass; set it to where that is measured to be faster.
+        gpu: What keeps other processes on the same GPU apart where memory lacks; None on the CPU.
 
     Raises:
         ConfigError: Augmentation that the images do not allow.
@@ -93,6 +96,7 @@ class TrainingEvaluator:
         self._device = device
         self._fit = fit
         self.together: Callable[[FilterSchedule], bool] = lambda _: True
+        self.gpu = SharedGpu.of(device)
         self._images = torch.from_numpy(data.images).to(device)
         self._labels = torch.from_numpy(data.labels).to(device)
 
@@ -109,6 +113,29 @@ class TrainingEvaluator:
         if len(seeds) > 1 and not self.together(schedule):
             parts = [self(schedule, [seed], fidelity, score_on, on_epoch, keep_weights) for seed in seeds]
             return [run for part in parts for run in part]
+        train = partial(self._train_together, schedule, seeds, fidelity, score_on, on_epoch, keep_weights)
+        with self.gpu.beside_others() if self.gpu else nullcontext():
+            runs = train()
+        if not all(isinstance(run, Failed) and run.reason == "oom" for run in runs):
+            return runs
+        if len(seeds) > 1:
+            halves = seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
+            return [run for half in halves for run in self(schedule, half, fidelity, score_on, on_epoch, keep_weights)]
+        if self.gpu:
+            with self.gpu.alone():
+                return train()
+        return runs
+
+    def _train_together(
+        self,
+        schedule: FilterSchedule,
+        seeds: Sequence[int],
+        fidelity: Fidelity,
+        score_on: Split,
+        on_epoch: OnEpoch | None,
+        keep_weights: bool,
+    ) -> list[Run]:
+        """One pass; all seeds fail alike where memory does not hold it."""
         started = time.perf_counter()
         memory = MemoryMeter.start(self._device)
         try:
@@ -119,14 +146,8 @@ class TrainingEvaluator:
             module, detail = None, str(error).partition("\n")[0]
         seconds = (time.perf_counter() - started) / len(seeds)
         if module is None:
-            # here, not in the handler: until it ends, its traceback holds the tensors that did fit
-            gc.collect()
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
-            if len(seeds) == 1:
-                return [Failed(seeds[0], "oom", f"{schedule}: {detail}", seconds)]
-            halves = seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
-            return [run for half in halves for run in self(schedule, half, fidelity, score_on, on_epoch, keep_weights)]
+            gc.collect()  # here, not in the handler: until it ends, its traceback holds the tensors that did fit
+            return [Failed(seed, "oom", f"{schedule}: {detail}", seconds) for seed in seeds]
         peak, reserved = (None, None) if memory is None else (memory.peak_allocated, memory.peak_reserved)
         runs: list[Run] = []
         for replica, seed in enumerate(seeds):

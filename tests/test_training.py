@@ -1,6 +1,7 @@
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -195,6 +196,41 @@ def test_seeds_that_do_not_fit_in_memory_together_train_in_smaller_passes(evalua
     assert [run.seed for run in runs] == [1, 2, 3]
     assert all(isinstance(run, Scored) for run in runs)
     assert [run.replicas for run in runs] == [1, 1, 1]
+
+
+class Turns:
+    """Notes who has the GPU."""
+
+    def __init__(self):
+        self.had = "nobody"
+
+    @contextmanager
+    def _had(self, who):
+        self.had = who
+        yield
+        self.had = "nobody"
+
+    def beside_others(self):
+        return self._had("all")
+
+    def alone(self):
+        return self._had("this")
+
+
+@pytest.mark.parametrize("suffices_alone", [True, False])
+def test_a_lack_of_memory_counts_where_no_neighbour_holds_any(evaluate, monkeypatch, suffices_alone):
+    build, passes, evaluate.gpu = evaluate._build, [], Turns()
+
+    def cramped(schedule, seeds):
+        passes.append((evaluate.gpu.had, list(seeds)))
+        if evaluate.gpu.had != "this" or not suffices_alone:
+            raise torch.OutOfMemoryError
+        return build(schedule, seeds)
+
+    monkeypatch.setattr(evaluate, "_build", cramped)
+    runs = evaluate(SCHEDULE, [1, 2], Fidelity(1), "validation")
+    assert passes == [("all", [1, 2]), ("all", [1]), ("this", [1]), ("all", [2]), ("this", [2])]
+    assert [isinstance(run, Scored) for run in runs] == [suffices_alone] * 2
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(evaluate):
