@@ -1,15 +1,18 @@
 """Opens a study that may be a stranger's, worked out as far as commands on a finished study need it."""
 
-from contextlib import AbstractContextManager, nullcontext
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from search import folder
+from search import database, folder, storageurl
 from search.config import StudyConfig
 from search.errors import DataError, StorageError
+from search.plainyaml import dump
 from search.plan import StudyPlan, make_plan
 from search.run import check_same
-from search.study import Storage, adopted
+from search.study import Storage, kept_settings, load
 from search.trust import PERMISSION, enter, kept_config, without_fetching
 from search.wellformed import load_kept
 
@@ -44,8 +47,36 @@ def joinable(study: str) -> AbstractContextManager[Path]:
     try:
         folder.find(study)
     except StorageError:
-        return adopted(study)
+        return _adopted(study)
     return nullcontext(enter(study))
+
+
+@contextmanager
+def _adopted(name: str) -> Iterator[Path]:
+    """A study folder for the time being, for a study that is known by its name in the environment's storage.
+
+    Raises:
+        ConfigError: The environment names no storage, or one that cannot be used.
+        StorageError: The storage cannot be reached, or holds no such study.
+    """
+    url = storageurl.asked()
+    if url is None:
+        msg = (
+            f"{name!r} is no study folder (none with a config.yaml), and {storageurl.VARIABLE} names no storage to "
+            "look for a study of that name in; give the path of a folder, or set it"
+        )
+        raise StorageError(msg)
+    with tempfile.TemporaryDirectory(prefix="filter-search-") as made:
+        where = Path(made)
+        storageurl.keep(where, url)
+        with database.guarded(where):
+            storage = load(where, name)
+            kept = kept_settings(storage)
+        if kept is None:
+            msg = f"the study {name!r} has not begun yet; start workers once `filter-search run` has"
+            raise StorageError(msg)
+        folder.write_whole(where / "config.yaml", dump(kept))
+        yield where
 
 
 def plan_of(config: StudyConfig, *, allow_code: bool) -> StudyPlan:

@@ -10,9 +10,8 @@ import math
 import os
 import secrets
 import socket
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,8 +26,6 @@ from search import database, storageurl
 from search.config import StudyConfig
 from search.cost import Costs
 from search.errors import StorageError
-from search.folder import write_whole
-from search.plainyaml import dump
 from search.schedule import FilterSchedule
 from search.trialstore import TrialStore
 
@@ -303,32 +300,9 @@ def note_settings(storage: Storage, config: StudyConfig) -> None:
     storage.say(_SETTINGS, config.model_dump(mode="json"))
 
 
-@contextmanager
-def adopted(name: str) -> Iterator[Path]:
-    """A study folder for the time being, for a study that is known by its name in the environment's storage.
-
-    Raises:
-        ConfigError: The environment names no storage, or one that cannot be used.
-        StorageError: The storage cannot be reached, or holds no such study.
-    """
-    url = storageurl.asked()
-    if url is None:
-        msg = (
-            f"{name!r} is no study folder (none with a config.yaml), and {storageurl.VARIABLE} names no storage to "
-            "look for a study of that name in; give the path of a folder, or set it"
-        )
-        raise StorageError(msg)
-    with tempfile.TemporaryDirectory(prefix="filter-search-") as made:
-        folder = Path(made)
-        storageurl.keep(folder, url)
-        with database.guarded(folder):
-            storage = load(folder, name)
-            kept = storage.said().get(_SETTINGS)
-        if kept is None:
-            msg = f"the study {name!r} has not begun yet; start workers once `filter-search run` has"
-            raise StorageError(msg)
-        write_whole(folder / "config.yaml", dump(kept))
-        yield folder
+def kept_settings(storage: Storage) -> dict[str, Any] | None:
+    """What `note_settings` kept; None before the first launch."""
+    return storage.said().get(_SETTINGS)
 
 
 def load(
