@@ -104,7 +104,7 @@ class Storage:
         """
         study, owner = self.study(purpose), self.owner
         if isinstance(self.store, TrialStore):
-            trial_id = self.store.claim(self.store.get_study_id_from_name(study.study_name), owner)
+            trial_id = self.store.claim(self._id(purpose), owner)
             return None if trial_id is None else Trial(study, trial_id)
         for waiting in self.trials(purpose, TrialState.WAITING):
             trial_id = waiting._trial_id
@@ -158,7 +158,6 @@ class Storage:
         Returns:
             False, with none queued, where another supervisor has queued some since: look again.
         """
-        study = self.study(purpose)
         trials = [
             optuna.trial.create_trial(
                 state=TrialState.WAITING, system_attrs={"fixed_params": params}, user_attrs=attrs
@@ -166,39 +165,46 @@ class Storage:
             for params, attrs in queued
         ]
         if isinstance(self.store, TrialStore):
-            return self.store.add(self.store.get_study_id_from_name(study.study_name), trials, after)
-        study.add_trials(trials)
+            return self.store.add(self._id(purpose), trials, after)
+        self.study(purpose).add_trials(trials)
         return True
 
     def set_once(self, purpose: Purpose, key: str, value: Any) -> None:  # noqa: ANN401 # plain values
         """Give a study an attribute unless it has it."""
         study = self.study(purpose)
         if isinstance(self.store, TrialStore):
-            self.store.set_once(self.store.get_study_id_from_name(study.study_name), key, value)
+            self.store.set_once(self._id(purpose), key, value)
         elif key not in study.user_attrs:
             study.set_user_attr(key, value)
 
+    def append(self, purpose: Purpose, key: str, value: Any) -> None:  # noqa: ANN401 # plain values
+        """Add to an attribute of a study that is a list, unless it is in there, together with whoever else does."""
+        study = self.study(purpose)
+        if isinstance(self.store, TrialStore):
+            self.store.append(self._id(purpose), key, value)
+        elif value not in (known := study.user_attrs.get(key, [])):
+            study.set_user_attr(key, [*known, value])
+
     def say(self, key: str, value: Any) -> None:  # noqa: ANN401 # plain values
         """Note something with the study that is none of its results; from any thread."""
-        self.store.set_study_system_attr(self._search_id, key, value)
+        self.store.set_study_system_attr(self._id("search"), key, value)
 
     def said(self) -> dict[str, Any]:
         """What is noted so."""
-        return dict(self.store.get_study_system_attrs(self._search_id))
+        return dict(self.store.get_study_system_attrs(self._id("search")))
 
     def forget(self, key: str) -> None:
         """Remove what was noted so."""
         if isinstance(self.store, TrialStore):
-            self.store.forget(self._search_id, key)
+            self.store.forget(self._id("search"), key)
 
     def disconnect(self) -> None:
         """Close every connection, which no fork of this process could share; the next statement opens one."""
         if isinstance(self.store, TrialStore):
             self.store.disconnect()
 
-    @property
-    def _search_id(self) -> int:
-        return self.store.get_study_id_from_name(self.search.study_name)
+    def _id(self, purpose: Purpose) -> int:
+        return self.store.get_study_id_from_name(self.study(purpose).study_name)
 
     @property
     def is_file(self) -> bool:

@@ -175,6 +175,10 @@ class TrialStore(BaseStorage):
         with suppress(IntegrityError):
             self._do(lambda connection: trialrows.set_once(connection, study_id, key, value))
 
+    def append(self, study_id: int, key: str, value: Any) -> None:  # noqa: ANN401 # plain values
+        """Add to a user attribute of a study that is a list, unless it is in there, whoever else does so."""
+        self._do(lambda connection: trialrows.append(connection, study_id, key, value))
+
     def forget(self, study_id: int, key: str) -> None:
         """Remove a system attribute of a study."""
         self._do(lambda connection: trialrows.forget(connection, study_id, key))
