@@ -42,13 +42,15 @@ def joinable(study: str) -> AbstractContextManager[Path]:
 
     Raises:
         ConfigError: The environment names a storage that cannot be used.
-        StorageError: There is no such study, or a link in its folder leads elsewhere.
+        StorageError: There is no such study, it cannot be reached, or a link in its folder leads elsewhere.
     """
     try:
         folder.find(study)
     except StorageError:
         return _adopted(study)
-    return nullcontext(enter(study))
+    where = enter(study)
+    database.wait_for(database.place_of(where))
+    return nullcontext(where)
 
 
 @contextmanager
@@ -70,7 +72,7 @@ def _adopted(name: str) -> Iterator[Path]:
         where = Path(made)
         storageurl.keep(where, url)
         with database.guarded(where):
-            storage = load(where, name)
+            storage = load(where, name, patient=True)
             kept = kept_settings(storage)
         if kept is None:
             msg = f"the study {name!r} has not begun yet; start workers once `filter-search run` has"

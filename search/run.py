@@ -172,7 +172,7 @@ def _check_startable(plan: StudyPlan, where: Path, resume: bool) -> None:
     database.refuse_two_places(where)
     if study.exists(where, plan.config.name):
         folder.refuse_existing(database.named(database.place_of(where)), resume)
-        check_same(plan, load_kept(where, plan.config), where)
+        check_same(plan, load_kept(where, plan.config, patient=True), where)
 
 
 def check_same(plan: StudyPlan, storage: Storage, where: Path) -> None:
@@ -194,7 +194,7 @@ def check_same(plan: StudyPlan, storage: Storage, where: Path) -> None:
 def _open(plan: StudyPlan, where: Path) -> Storage:
     """The study's storage, its trials all queued; made where there is none."""
     if study.exists(where, plan.config.name):
-        storage = study.load(where, plan.config.name)
+        storage = study.load(where, plan.config.name, patient=True)
         database.keep(where)  # so that the folder is known to be this study's
     else:
         storage = study.create(where, plan.config, plan.objective.directions, plan.source.fingerprint)
@@ -240,7 +240,7 @@ def join_study(plan: StudyPlan, where: Path, *, workers: int, show: Callable[[St
     """
     with stopping(plan.config.compute) as stop, database.guarded(where), folder.joined(where) as membership:
         database.refuse_two_places(where)
-        storage = load_kept(where, plan.config)
+        storage = load_kept(where, plan.config, patient=True)
         check_same(plan, storage, where)
         leases = _begin(plan, storage, where, membership)
         local = LocalWorkers(where, plan.config, workers, membership.lock)

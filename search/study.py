@@ -235,11 +235,11 @@ def create(folder: Path, config: StudyConfig, directions: Sequence[str], data_fi
         with database.one_at_a_time(url):
             _create(url, config, directions, data_fingerprint)
         storageurl.keep(folder, url)
-    return load(folder, config.name)
+    return load(folder, config.name, patient=True)
 
 
 def _create(place: Path | URL, config: StudyConfig, directions: Sequence[str], data_fingerprint: str) -> None:
-    store = database.connect(place, create=True)
+    store = database.connect(place, create=True, patient=True)
     if not _is_whole(store, config.name):
         search = _create_studies(store, config, directions).search
         search.set_user_attr("fingerprint", config.fingerprint())
@@ -294,7 +294,7 @@ def exists(folder: Path, name: str) -> bool:
     if url is None:
         return False
     with database.one_at_a_time(url):
-        store = database.connect(url, create=True)
+        store = database.connect(url, create=True, patient=True)
     try:
         return _is_whole(store, name)
     finally:
@@ -316,6 +316,8 @@ def load(
     name: str,
     sampler: optuna.samplers.BaseSampler | None = None,
     supervisor: str | None = None,
+    *,
+    patient: bool = False,
 ) -> Storage:
     """Open an existing study.
 
@@ -324,12 +326,13 @@ def load(
         name: The study's name.
         sampler: What proposes candidates; only a worker needs one.
         supervisor: Who tends this process if it is a worker; else it may be one itself.
+        patient: Whether to wait for a server that is away, as `database.connect` does.
 
     Raises:
         StorageError: There is none, or it is not readable as one.
     """
     place = database.place_of(folder)
-    store = database.connect(place, create=False, patient=supervisor is not None)
+    store = database.connect(place, create=False, patient=patient)
     try:
         search = optuna.load_study(study_name=name, storage=store, sampler=sampler)
         confirm, probe = (
