@@ -52,6 +52,11 @@ def supervisor_of(owner: str) -> str:
     return str(owner).rpartition("/")[0]
 
 
+def host_of(supervisor: str) -> str:
+    """Which machine a supervisor is on."""
+    return supervisor.partition(":")[0]
+
+
 @dataclass(frozen=True)
 class Storage:
     """The Optuna studies of one search, and transitions on their trials.
