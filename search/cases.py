@@ -95,13 +95,12 @@ class Exploration:
 
 
 def store_exploration(storage: Storage, exploration: Exploration) -> None:
-    """Add an exploration to those asked for before."""
-    kept = storage.confirm.user_attrs.get("explorations", [])
+    """Add an exploration to those asked for before, unless it is one of them."""
     added = {
         "confirm": exploration.confirm.model_dump(mode="json"),
         "cases": [case.to_json() for case in exploration.cases],
     }
-    storage.confirm.set_user_attr("explorations", [*kept, added])
+    storage.append("confirm", "explorations", added)
 
 
 def stored_explorations(storage: Storage) -> list[Exploration]:

@@ -282,7 +282,7 @@ def confirm(
     from search.plan import make_plan
     from search.run import explore
 
-    plan, _, where = open_study(study, allow_code=allow_code)
+    plan, _, where = open_study(study, allow_code=allow_code, patient=True)
     asked = [f"confirm.margin={margin}"] * (margin is not None)
     asked += [f"budgets={json.dumps(budgets)}"] * bool(budgets)
     planned = plan.config.confirm.looks

@@ -1,7 +1,9 @@
 """The database a study is kept in: where it is, how it is reached, and what to say where it cannot be used."""
 
 import logging
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,8 @@ from sqlalchemy.pool import NullPool
 
 from search import storageurl
 from search.errors import ConfigError, StorageError
-from search.trialstore import TrialStore, patiently
+from search.printable import printable
+from search.trialstore import PATIENCE_SECONDS, TrialStore, patiently
 
 _CREATION_LOCK = 7_300_821_945  # one of PostgreSQL's advisory locks, which are numbers
 _CONNECT = {
@@ -25,6 +28,14 @@ _CONNECT = {
 }
 # What a process that is stopped in the middle of a transaction holds, it does not hold for ever.
 _OPTIONS = "-c idle_in_transaction_session_timeout=30000"
+
+# Of why a connection could not be opened psycopg tells the text alone.
+_FAILED = re.compile(r" failed: (?:FATAL: +)?(?!connection to server)(.+)")
+_AWAY = re.compile(
+    "Connection refused|Connection reset|Connection timed out|connection timeout expired|No route to host|"
+    "server closed the connection|sorry, too many clients|too many connections for|remaining connection slots|"
+    "the database system is (?:starting up|shutting down|in recovery mode|not yet accepting connections)"
+)
 
 logging.getLogger("psycopg").setLevel(logging.ERROR)  # warns of each connection that a server broke
 
@@ -73,15 +84,29 @@ def refuse_two_places(folder: Path) -> None:
 
 @contextmanager
 def one_at_a_time(url: URL) -> Iterator[None]:
-    """In here no other process makes tables or studies in a server's database; what waits there, waits."""
+    """In here no other process makes tables or studies in a server's database; what waits there, waits.
+
+    Raises:
+        StorageError: The server refuses, or is away for too long.
+    """
     # without a time limit for locks: to wait for one's turn is what this one is for
     engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=_arguments(url, _OPTIONS))
     try:
-        with engine.connect() as connection:
+        with patiently(engine.connect, passes=_away(url)) as connection:
             connection.execute(sqlalchemy.text(f"SELECT pg_advisory_xact_lock({_CREATION_LOCK})"))
             yield
     except REFUSALS as error:
         raise StorageError(_unusable(url, error)) from None
+
+
+def wait_for(place: Path | URL) -> None:
+    """Wait for a server that is away; before a lock is taken for which others wait less long.
+
+    Raises:
+        StorageError: It cannot be used, or is away for too long.
+    """
+    if isinstance(place, URL):
+        connect(place, create=False, patient=True).disconnect()
 
 
 def connect(place: Path | URL, *, create: bool, patient: bool = False) -> TrialStore:
@@ -90,7 +115,7 @@ def connect(place: Path | URL, *, create: bool, patient: bool = False) -> TrialS
     Args:
         place: A file, or a server's URL.
         create: Whether to make its tables.
-        patient: Whether to wait for a server that is away.
+        patient: Whether to wait for a server that is away or has no connection free, as what launches work does.
 
     Raises:
         StorageError: It cannot be.
@@ -107,10 +132,30 @@ def connect(place: Path | URL, *, create: bool, patient: bool = False) -> TrialS
         kwargs = {"connect_args": {"timeout": 60}, "poolclass": NullPool}
     try:
         open_it = partial(RDBStorage, url, engine_kwargs=kwargs, skip_table_creation=not create)
-        backend = patiently(open_it) if patient else open_it()
+        backend = patiently(open_it, passes=_away(place)) if patient else open_it()
     except (*REFUSALS, RuntimeError) as error:
         raise StorageError(_unusable(place, error)) from None
     return TrialStore(backend)
+
+
+def _away(place: Path | URL) -> Callable[[Exception], bool]:
+    """Tells whether what refuses to be opened is a server that may be there soon; says so once."""
+    told = False
+
+    def is_away(error: Exception) -> bool:
+        nonlocal told
+        reason = _reason(error)
+        # a host may have several addresses: at each of them time has to mend what failed
+        if not isinstance(place, URL) or not all(map(_AWAY.search, _FAILED.findall(reason) or [reason])):
+            return False
+        if not told:
+            said = storageurl.redacted(reason.splitlines()[0], place)
+            wait = f"waiting for it, {PATIENCE_SECONDS:g} seconds at most"
+            sys.stderr.write(printable(f"filter-search: {named(place)} cannot be used yet ({said}); {wait}") + "\n")
+        told = True
+        return True
+
+    return is_away
 
 
 @contextmanager
@@ -127,12 +172,17 @@ def guarded(folder: Path) -> Iterator[None]:
 
 
 def _unusable(place: Path | URL, error: Exception) -> str:
-    cause = error.__cause__ or error
-    reason = str(getattr(cause, "orig", cause)).splitlines()[0]
+    reason = _reason(error).splitlines()[0]
     if isinstance(place, URL):
         reason = storageurl.redacted(reason, place)
         return f"{named(place)} cannot be used for a study ({reason}); mend that, then go on with --resume"
     return f"{place} cannot be used as a study ({reason}); mend that, restore a copy or start anew in another folder"
+
+
+def _reason(error: Exception) -> str:
+    """What a database says of why it cannot be used."""
+    cause = error.__cause__ or error
+    return str(getattr(cause, "orig", cause))
 
 
 def named(place: Path | URL) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ from search.study import PURPOSES
 from search.wording import (
     counted,
     forecast_note,
+    listed,
     percent,
     price_of_decision,
     score_text,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:  # what trains takes seconds to load, and `status` does not ne
     from search.plan import StudyPlan
 
 _LABEL_WIDTH = 9
+_MOST_HOSTS = 8  # named in one line
 
 
 @contextmanager
@@ -248,6 +251,13 @@ def show_next(where: Path, *, trained: bool) -> None:
         out.print(f"[bold]next[/]     filter-search train {escape(str(where / 'best'))}/BUDGET", soft_wrap=True)
 
 
+def _supervisors(hosts: Sequence[str]) -> str:
+    """How many there are, and on which hosts."""
+    each = [host if count == 1 else f"{host} ({count})" for host, count in Counter(hosts).items()]
+    named = each if len(each) <= _MOST_HOSTS else [*each[:_MOST_HOSTS], f"{len(each) - _MOST_HOSTS:,} more"]
+    return f"{counted(len(hosts), 'supervisor')}: {listed(named)}"
+
+
 def show_status(
     progress: Progress,
     best: Sequence[Best],
@@ -260,6 +270,9 @@ def show_status(
     for phase, jobs in zip(PURPOSES, queued, strict=True):
         if jobs:
             out.print(f"[bold]{phase:8}[/] {phase_text(progress, phase)}")
+    if progress.running:
+        held = f"{counted(progress.running, 'job')} held by {_supervisors(progress.held_on)}"
+        out.print(f"[bold]at work[/]  {escape(held)}", soft_wrap=True)
     if standings:
         show_standings(standings, config)
     else:

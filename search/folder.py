@@ -56,6 +56,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
     try:
         with temporary.open("xb") as file:  # new: what is written follows no link
             file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())  # else a power failure may leave the new name with nothing in it
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -1,26 +1,30 @@
 """Opens a study that may be a stranger's, worked out as far as commands on a finished study need it."""
 
-from contextlib import AbstractContextManager, nullcontext
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from search import folder
+from search import database, folder, storageurl
 from search.apart import Calls, here
 from search.config import StudyConfig
 from search.errors import DataError, StorageError
+from search.plainyaml import dump
 from search.plan import StudyPlan, make_plan
 from search.run import check_same
-from search.study import Storage, adopted
+from search.study import Storage, kept_settings, load
 from search.trust import PERMISSION, enter, kept_config, without_fetching
 from search.wellformed import load_kept
 
 
-def open_study(study: str, *, allow_code: bool) -> tuple[StudyPlan, Storage, Path]:
+def open_study(study: str, *, allow_code: bool, patient: bool = False) -> tuple[StudyPlan, Storage, Path]:
     """A study's plan, storage and folder.
 
     Args:
         study: Its folder, or its name below `studies/`.
         allow_code: Import the code, and fetch the data, that its configuration names.
+        patient: Wait for a server that is away, as what launches work does.
 
     Raises:
         ConfigError: Its configuration cannot be used, names code that is not allowed, or is not the study's own.
@@ -29,7 +33,7 @@ def open_study(study: str, *, allow_code: bool) -> tuple[StudyPlan, Storage, Pat
     """
     where = enter(study)
     config = kept_config(where, allow_code=allow_code)
-    storage = load_kept(where, config)
+    storage = load_kept(where, config, patient=patient)
     plan = plan_of(config, allow_code=allow_code)
     check_same(plan, storage, where)
     return plan, storage, where
@@ -40,13 +44,43 @@ def joinable(study: str) -> AbstractContextManager[Path]:
 
     Raises:
         ConfigError: The environment names a storage that cannot be used.
-        StorageError: There is no such study, or a link in its folder leads elsewhere.
+        StorageError: There is no such study, it cannot be reached, or a link in its folder leads elsewhere.
     """
     try:
         folder.find(study)
     except StorageError:
-        return adopted(study)
-    return nullcontext(enter(study))
+        return _adopted(study)
+    where = enter(study)
+    database.wait_for(database.place_of(where))
+    return nullcontext(where)
+
+
+@contextmanager
+def _adopted(name: str) -> Iterator[Path]:
+    """A study folder for the time being, for a study that is known by its name in the environment's storage.
+
+    Raises:
+        ConfigError: The environment names no storage, or one that cannot be used.
+        StorageError: The storage cannot be reached, or holds no such study.
+    """
+    url = storageurl.asked()
+    if url is None:
+        msg = (
+            f"{name!r} is no study folder (none with a config.yaml), and {storageurl.VARIABLE} names no storage to "
+            "look for a study of that name in; give the path of a folder, or set it"
+        )
+        raise StorageError(msg)
+    with tempfile.TemporaryDirectory(prefix="filter-search-") as made:
+        where = Path(made)
+        storageurl.keep(where, url)
+        with database.guarded(where):
+            storage = load(where, name, patient=True)
+            kept = kept_settings(storage)
+        if kept is None:
+            msg = f"the study {name!r} has not begun yet; start workers once `filter-search run` has"
+            raise StorageError(msg)
+        folder.write_whole(where / "config.yaml", dump(kept))
+        yield where
 
 
 def plan_of(config: StudyConfig, *, allow_code: bool, call: Calls = here) -> StudyPlan:

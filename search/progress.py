@@ -14,7 +14,17 @@ from search.config import StudyConfig
 from search.cost import Budget
 from search.folder import is_running, json_text, resume_command
 from search.queues import jobs
-from search.study import PURPOSES, Purpose, Storage, accuracy_of, costs_of, is_finished, is_given_up
+from search.study import (
+    PURPOSES,
+    Purpose,
+    Storage,
+    accuracy_of,
+    costs_of,
+    host_of,
+    is_finished,
+    is_given_up,
+    supervisor_of,
+)
 
 _DONE = "done"
 _ENDS, _LEAST_GAPS = 32, 3  # the last ends a pace is told from, and the fewest gaps between them
@@ -29,7 +39,8 @@ class Progress:
         done: Whether it ran to its end and nothing was queued since.
         finished: Finished trials.
         trials: Trials in all.
-        running: Jobs being carried out.
+        running: Jobs being carried out, or left by a supervisor that has gone and put back by none yet.
+        held_on: The hosts of the supervisors that hold those, one each.
         failed: Finished trials that diverged or ran out of memory.
         pruned: Finished trials that were stopped early.
         confirmed: Confirmation runs carried out.
@@ -47,6 +58,7 @@ class Progress:
     finished: int
     trials: int
     running: int
+    held_on: tuple[str, ...]
     failed: int
     pruned: int
     confirmed: int
@@ -73,6 +85,8 @@ def progress(storage: Storage) -> Progress:
     trials, confirming, probing = (jobs(storage, purpose) for purpose in PURPOSES)
     searched = all(trial.state.is_finished() for trial in trials)
     given_up = [job for job in trials + confirming + probing if is_given_up(job)]
+    running = [job for job in trials + confirming + probing if job.state is TrialState.RUNNING]
+    holders = {supervisor_of(job.user_attrs.get("owner", "")) for job in running}
     phase: Purpose = "probe" if probing else "confirm" if searched else "search"
     return Progress(
         phase=phase,
@@ -80,7 +94,8 @@ def progress(storage: Storage) -> Progress:
         and all(job.state.is_finished() for job in trials + confirming + probing),
         finished=sum(map(is_finished, trials)),
         trials=len(trials),
-        running=sum(job.state is TrialState.RUNNING for job in trials + confirming + probing),
+        running=len(running),
+        held_on=tuple(sorted(host_of(supervisor) for supervisor in holders)),
         failed=sum(is_finished(trial) and trial.state is TrialState.FAIL for trial in trials),
         pruned=sum(trial.state is TrialState.PRUNED for trial in trials),
         confirmed=_runs(confirming, TrialState.COMPLETE),

@@ -15,7 +15,6 @@ from search.cases import (
     standings,
     store_exploration,
     stored_cases,
-    stored_explorations,
 )
 from search.confirm import choose_cases, fit_surrogate
 from search.coordinate import Launch, stopping
@@ -31,7 +30,7 @@ from search.progress import Progress, mark_done, progress
 from search.raylaunch import RayWorkers, storage_environment
 from search.records import write_records
 from search.study import Storage
-from search.wellformed import load_kept
+from search.wellformed import environment_of, load_kept
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def explore(
         InterruptedStudyError: A signal stopped it; asking again goes on.
     """
     with stopping(plan.config.compute) as stop, database.guarded(where), folder.locked(where) as lock:
-        storage = study.load(where, plan.config.name)
+        storage = study.load(where, plan.config.name, patient=True)
         planned = stored_cases(storage)
         if planned is None:
             msg = f"the study in {where} has no verdict yet; first go on with {folder.resume_command(where)}"
@@ -147,8 +146,7 @@ def explore(
         chosen = choose_cases(terms, fit_surrogate(storage, plan.config.seed), memory_limit(*storage.studies))
         cases = tuple(known.get((case.budget, case.rule), case) for case in chosen)
         exploration = Exploration(terms.config.confirm, cases)
-        if exploration not in stored_explorations(storage):
-            store_exploration(storage, exploration)
+        store_exploration(storage, exploration)
         queues.enqueue_given_up(storage)
         leases = Leases(storage, where, plan.config.compute.lease_seconds)
         leases.release_of_here()
@@ -173,7 +171,7 @@ def _check_startable(plan: StudyPlan, where: Path, resume: bool) -> None:
     database.refuse_two_places(where)
     if study.exists(where, plan.config.name):
         folder.refuse_existing(database.named(database.place_of(where)), resume)
-        check_same(plan, load_kept(where, plan.config), where)
+        check_same(plan, load_kept(where, plan.config, patient=True), where)
 
 
 def check_same(plan: StudyPlan, storage: Storage, where: Path) -> None:
@@ -195,7 +193,7 @@ def check_same(plan: StudyPlan, storage: Storage, where: Path) -> None:
 def _open(plan: StudyPlan, where: Path) -> Storage:
     """The study's storage, its trials all queued; made where there is none."""
     if study.exists(where, plan.config.name):
-        storage = study.load(where, plan.config.name)
+        storage = study.load(where, plan.config.name, patient=True)
         database.keep(where)  # so that the folder is known to be this study's
     else:
         storage = study.create(where, plan.config, plan.objective.directions, plan.source.fingerprint)
@@ -218,7 +216,7 @@ def _write_head(
     plan: StudyPlan, storage: Storage, where: Path, workers: int, device: str, command: Sequence[str]
 ) -> None:
     """Write what is known of a study before it runs."""
-    if not (where / "environment.json").exists():
+    if not environment_of(where):
         written = folder.environment(command, plan.config.seed, workers, device)
         notes = plan.source.notes if isinstance(plan.source, ImageData) else ()
         folder.write_json(where / "environment.json", written | {"data_notes": list(notes)})
@@ -243,7 +241,7 @@ def join_study(plan: StudyPlan, where: Path, *, workers: int, show: Callable[[St
     """
     with stopping(plan.config.compute) as stop, database.guarded(where), folder.joined(where) as membership:
         database.refuse_two_places(where)
-        storage = load_kept(where, plan.config)
+        storage = load_kept(where, plan.config, patient=True)
         check_same(plan, storage, where)
         leases = _begin(plan, storage, where, membership)
         local = LocalWorkers(where, plan.config, workers, membership.lock)

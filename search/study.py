@@ -10,9 +10,8 @@ import math
 import os
 import secrets
 import socket
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,8 +26,6 @@ from search import database, storageurl
 from search.config import StudyConfig
 from search.cost import Costs
 from search.errors import StorageError
-from search.folder import write_whole
-from search.plainyaml import dump
 from search.schedule import FilterSchedule
 from search.trialstore import TrialStore
 
@@ -53,6 +50,11 @@ def supervisor_id() -> str:
 def supervisor_of(owner: str) -> str:
     """Who tends the worker that a trial is marked with."""
     return str(owner).rpartition("/")[0]
+
+
+def host_of(supervisor: str) -> str:
+    """Which machine a supervisor is on."""
+    return supervisor.partition(":")[0]
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Storage:
         """
         study, owner = self.study(purpose), self.owner
         if isinstance(self.store, TrialStore):
-            trial_id = self.store.claim(self.store.get_study_id_from_name(study.study_name), owner)
+            trial_id = self.store.claim(self._id(purpose), owner)
             return None if trial_id is None else Trial(study, trial_id)
         for waiting in self.trials(purpose, TrialState.WAITING):
             trial_id = waiting._trial_id
@@ -161,7 +163,6 @@ class Storage:
         Returns:
             False, with none queued, where another supervisor has queued some since: look again.
         """
-        study = self.study(purpose)
         trials = [
             optuna.trial.create_trial(
                 state=TrialState.WAITING, system_attrs={"fixed_params": params}, user_attrs=attrs
@@ -169,39 +170,46 @@ class Storage:
             for params, attrs in queued
         ]
         if isinstance(self.store, TrialStore):
-            return self.store.add(self.store.get_study_id_from_name(study.study_name), trials, after)
-        study.add_trials(trials)
+            return self.store.add(self._id(purpose), trials, after)
+        self.study(purpose).add_trials(trials)
         return True
 
     def set_once(self, purpose: Purpose, key: str, value: Any) -> None:  # noqa: ANN401 # plain values
         """Give a study an attribute unless it has it."""
         study = self.study(purpose)
         if isinstance(self.store, TrialStore):
-            self.store.set_once(self.store.get_study_id_from_name(study.study_name), key, value)
+            self.store.set_once(self._id(purpose), key, value)
         elif key not in study.user_attrs:
             study.set_user_attr(key, value)
 
+    def append(self, purpose: Purpose, key: str, value: Any) -> None:  # noqa: ANN401 # plain values
+        """Add to an attribute of a study that is a list, unless it is in there, together with whoever else does."""
+        study = self.study(purpose)
+        if isinstance(self.store, TrialStore):
+            self.store.append(self._id(purpose), key, value)
+        elif value not in (known := study.user_attrs.get(key, [])):
+            study.set_user_attr(key, [*known, value])
+
     def say(self, key: str, value: Any) -> None:  # noqa: ANN401 # plain values
         """Note something with the study that is none of its results; from any thread."""
-        self.store.set_study_system_attr(self._search_id, key, value)
+        self.store.set_study_system_attr(self._id("search"), key, value)
 
     def said(self) -> dict[str, Any]:
         """What is noted so."""
-        return dict(self.store.get_study_system_attrs(self._search_id))
+        return dict(self.store.get_study_system_attrs(self._id("search")))
 
     def forget(self, key: str) -> None:
         """Remove what was noted so."""
         if isinstance(self.store, TrialStore):
-            self.store.forget(self._search_id, key)
+            self.store.forget(self._id("search"), key)
 
     def disconnect(self) -> None:
         """Close every connection, which no fork of this process could share; the next statement opens one."""
         if isinstance(self.store, TrialStore):
             self.store.disconnect()
 
-    @property
-    def _search_id(self) -> int:
-        return self.store.get_study_id_from_name(self.search.study_name)
+    def _id(self, purpose: Purpose) -> int:
+        return self.store.get_study_id_from_name(self.study(purpose).study_name)
 
     @property
     def is_file(self) -> bool:
@@ -232,11 +240,11 @@ def create(folder: Path, config: StudyConfig, directions: Sequence[str], data_fi
         with database.one_at_a_time(url):
             _create(url, config, directions, data_fingerprint)
         storageurl.keep(folder, url)
-    return load(folder, config.name)
+    return load(folder, config.name, patient=True)
 
 
 def _create(place: Path | URL, config: StudyConfig, directions: Sequence[str], data_fingerprint: str) -> None:
-    store = database.connect(place, create=True)
+    store = database.connect(place, create=True, patient=True)
     if not _is_whole(store, config.name):
         search = _create_studies(store, config, directions).search
         search.set_user_attr("fingerprint", config.fingerprint())
@@ -291,7 +299,7 @@ def exists(folder: Path, name: str) -> bool:
     if url is None:
         return False
     with database.one_at_a_time(url):
-        store = database.connect(url, create=True)
+        store = database.connect(url, create=True, patient=True)
     try:
         return _is_whole(store, name)
     finally:
@@ -303,32 +311,9 @@ def note_settings(storage: Storage, config: StudyConfig) -> None:
     storage.say(_SETTINGS, config.model_dump(mode="json"))
 
 
-@contextmanager
-def adopted(name: str) -> Iterator[Path]:
-    """A study folder for the time being, for a study that is known by its name in the environment's storage.
-
-    Raises:
-        ConfigError: The environment names no storage, or one that cannot be used.
-        StorageError: The storage cannot be reached, or holds no such study.
-    """
-    url = storageurl.asked()
-    if url is None:
-        msg = (
-            f"{name!r} is no study folder (none with a config.yaml), and {storageurl.VARIABLE} names no storage to "
-            "look for a study of that name in; give the path of a folder, or set it"
-        )
-        raise StorageError(msg)
-    with tempfile.TemporaryDirectory(prefix="filter-search-") as made:
-        folder = Path(made)
-        storageurl.keep(folder, url)
-        with database.guarded(folder):
-            storage = load(folder, name)
-            kept = storage.said().get(_SETTINGS)
-        if kept is None:
-            msg = f"the study {name!r} has not begun yet; start workers once `filter-search run` has"
-            raise StorageError(msg)
-        write_whole(folder / "config.yaml", dump(kept))
-        yield folder
+def kept_settings(storage: Storage) -> dict[str, Any] | None:
+    """What `note_settings` kept; None before the first launch."""
+    return storage.said().get(_SETTINGS)
 
 
 def load(
@@ -336,6 +321,8 @@ def load(
     name: str,
     sampler: optuna.samplers.BaseSampler | None = None,
     supervisor: str | None = None,
+    *,
+    patient: bool = False,
 ) -> Storage:
     """Open an existing study.
 
@@ -344,12 +331,13 @@ def load(
         name: The study's name.
         sampler: What proposes candidates; only a worker needs one.
         supervisor: Who tends this process if it is a worker; else it may be one itself.
+        patient: Whether to wait for a server that is away, as `database.connect` does.
 
     Raises:
         StorageError: There is none, or it is not readable as one.
     """
     place = database.place_of(folder)
-    store = database.connect(place, create=False, patient=supervisor is not None)
+    store = database.connect(place, create=False, patient=patient)
     try:
         search = optuna.load_study(study_name=name, storage=store, sampler=sampler)
         confirm, probe = (

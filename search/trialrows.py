@@ -226,9 +226,7 @@ def add(connection: Connection, study_id: int, trials: Sequence[FrozenTrial], af
     Returns:
         False, with none added, where `after` is given and the study does not have that many trials.
     """
-    connection.execute(
-        _STUDIES.update().where(_STUDIES.c.study_id == study_id).values(study_name=_STUDIES.c.study_name)
-    )
+    _lock(connection, study_id)
     own = _TRIALS.c.study_id == study_id
     known = connection.execute(sqlalchemy.select(sqlalchemy.func.count()).where(own)).scalar_one()
     if after not in (None, known):
@@ -263,6 +261,28 @@ def set_once(connection: Connection, study_id: int, key: str, value: Any) -> Non
         IntegrityError: It has.
     """
     _insert(connection, _STUDY_ATTRS, [{"study_id": study_id, "key": key, "value_json": json.dumps(value)}])
+
+
+def append(connection: Connection, study_id: int, key: str, value: Any) -> None:  # noqa: ANN401 (plain values)
+    """Add to the end of a study's user attribute, which is a list, unless it is in there.
+
+    The study's row is locked first, so that nobody else adds between reading and writing.
+    """
+    _lock(connection, study_id)
+    named = (_STUDY_ATTRS.c.study_id == study_id) & (_STUDY_ATTRS.c.key == key)
+    # read by a statement of its own, see `is_held`
+    found = connection.execute(sqlalchemy.select(_STUDY_ATTRS.c.value_json).where(named)).scalar()
+    known = [] if found is None else json.loads(found)
+    if value not in known:
+        connection.execute(_STUDY_ATTRS.delete().where(named))
+        set_once(connection, study_id, key, [*known, value])
+
+
+def _lock(connection: Connection, study_id: int) -> None:
+    """Let others who want to change a study wait until this transaction ends."""
+    connection.execute(
+        _STUDIES.update().where(_STUDIES.c.study_id == study_id).values(study_name=_STUDIES.c.study_name)
+    )
 
 
 def forget(connection: Connection, study_id: int, key: str) -> None:

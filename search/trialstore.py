@@ -33,14 +33,24 @@ not given in time, a server that stops or starts."""
 _Result = TypeVar("_Result")
 
 
-def patiently(ask: Callable[..., _Result], *args: Any) -> _Result:  # noqa: ANN401 # whatever it takes
-    """What a database answers; while a server cannot be reached or is busy, it is asked again."""
+def patiently(
+    ask: Callable[..., _Result],
+    *args: Any,  # noqa: ANN401 # whatever it takes
+    passes: Callable[[Exception], bool] | None = None,
+) -> _Result:
+    """What a database answers; while a server cannot be reached or is busy, it is asked again.
+
+    Args:
+        ask: What asks it.
+        args: What that takes.
+        passes: Whether a refusal is one that time may mend; where a connection is lost or busy unless given.
+    """
     deadline, pause = time.monotonic() + PATIENCE_SECONDS, 0.1
     while True:
         try:
             return ask(*args)
         except (DBAPIError, StorageInternalError) as error:
-            if not _passes(error) or time.monotonic() > deadline:
+            if not (passes or _passes)(error) or time.monotonic() > deadline:
                 raise
         time.sleep(pause)
         pause = min(2 * pause, 2.0)
@@ -174,6 +184,10 @@ class TrialStore(BaseStorage):
         """Give a study a user attribute unless it has it, whoever was faster."""
         with suppress(IntegrityError):
             self._do(lambda connection: trialrows.set_once(connection, study_id, key, value))
+
+    def append(self, study_id: int, key: str, value: Any) -> None:  # noqa: ANN401 # plain values
+        """Add to a user attribute of a study that is a list, unless it is in there, whoever else does so."""
+        self._do(lambda connection: trialrows.append(connection, study_id, key, value))
 
     def forget(self, study_id: int, key: str) -> None:
         """Remove a system attribute of a study."""

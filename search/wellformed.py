@@ -165,8 +165,13 @@ class _Environment(BaseModel):
     command: str | None = None
 
 
-def load_kept(where: Path, config: StudyConfig) -> Storage:
+def load_kept(where: Path, config: StudyConfig, *, patient: bool = False) -> Storage:
     """The study in a folder, its records looked at; see `study.load`.
+
+    Args:
+        where: The folder.
+        config: The study's configuration.
+        patient: Whether to wait for a server that is away.
 
     Raises:
         ConfigError: The environment names another storage than the folder, or one that cannot be used.
@@ -175,7 +180,7 @@ def load_kept(where: Path, config: StudyConfig) -> Storage:
     place_of(where)  # apart: what it refuses is no record's fault
     try:
         with guarded(where):
-            storage = load(where, config.name)
+            storage = load(where, config.name, patient=patient)
             check_records(storage, len(config.filters.stages))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

@@ -64,7 +64,7 @@ def open_study(plan: StudyPlan, folder: Path, supervisor: str | None = None) -> 
     """The study in `folder`, ready to propose candidates; for a worker of this supervisor."""
     config = plan.config
     sampler = make_sampler(config.search, plan.space, plan.cost_model, config.seed)
-    return load(folder, config.name, sampler, supervisor)
+    return load(folder, config.name, sampler, supervisor, patient=True)
 
 
 def measure(plan: StudyPlan, folder: Path) -> None:

@@ -24,6 +24,16 @@ for number in USR1 TERM; do trap "sleep 0.5; echo $number > heard; exit 143" $nu
 until [ -e done ]; do sleep 0.05; done
 exit $(cat done)
 """
+AT_A_LONG_JOB = """#!/bin/bash
+trap "trap 'echo dropped > heard; exit 143' USR1" USR1
+echo "$@" > began
+until [ -e done ]; do sleep 0.05; done
+"""
+HANGING = """#!/bin/bash
+trap "" USR1
+echo $$ > began
+until [ -e done ]; do sleep 0.05; done
+"""
 
 
 def manifests(path):
@@ -107,22 +117,57 @@ def test_every_option_of_the_slurm_script_is_a_workers():
 
 
 @pytest.fixture
-def task(tmp_path):
-    """A task of the array, which has begun its worker."""
-    (tmp_path / "bin").mkdir()
-    for name, content in (("filter-search", WORKER), ("scontrol", '#!/bin/bash\necho "$@" > requeued\n')):
-        (tmp_path / "bin" / name).write_text(content)
-        (tmp_path / "bin" / name).chmod(0o755)
-    given = {"STUDY": "studies/a study", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "10"}
-    environment = os.environ | given | {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
-    process = subprocess.Popen(["bash", SLURM], cwd=tmp_path, env=environment)
-    deadline = time.monotonic() + 20
-    while not (tmp_path / "began").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    yield process
-    process.kill()
-    process.wait()
+def begin(tmp_path):
+    """Begins a task of the array, with this worker and this script; back once the worker has begun."""
+    started = []
+
+    def begin(worker=WORKER, script=SLURM):
+        (tmp_path / "bin").mkdir()
+        for name, content in (("filter-search", worker), ("scontrol", '#!/bin/bash\necho "$@" > requeued\n')):
+            (tmp_path / "bin" / name).write_text(content)
+            (tmp_path / "bin" / name).chmod(0o755)
+        given = {"STUDY": "studies/a study", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
+        environment = os.environ | given | {"SLURM_JOB_ID": "10", "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+        started.append(subprocess.Popen(["bash", script], cwd=tmp_path, env=environment))
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "began").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return started[0]
+
+    yield begin
+    (tmp_path / "done").touch()
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def task(begin):
+    return begin()
+
+
+@pytest.fixture
+def impatient(tmp_path):
+    """The script, with a second in the place of minutes."""
+    content = SLURM.read_text()
+    times = {name: int(seconds) for name, seconds in re.findall(r"^(last|drop)=(\d+)$", content, re.M)}
+    (notice,) = re.findall(r"--signal=B:USR1@(\d+)", content)
+    assert 0 < sum(times.values()) < int(notice) - 20, "the rest is for the task to queue itself again"
+    script = tmp_path / "impatient.sh"
+    script.write_text(re.sub(r"^(last|drop)=\d+$", r"\1=1", content, flags=re.M))
+    return script
+
+
+@pytest.mark.parametrize(
+    ("worker", "heard"), [(AT_A_LONG_JOB, "dropped\n"), (HANGING, None)], ids=["drops it", "hangs"]
+)
+def test_a_slurm_task_whose_job_is_too_long_is_queued_again_without_it(begin, impatient, tmp_path, worker, heard):
+    task = begin(worker, impatient)
+    task.send_signal(signal.SIGUSR1)
+    assert task.wait(20) == 0
+    assert (tmp_path / "requeued").read_text() == "requeue 7_3\n"
+    assert ((tmp_path / "heard").read_text() if heard else None) == heard
 
 
 @pytest.mark.parametrize(("number", "requeued"), [(signal.SIGUSR1, "requeue 7_3\n"), (signal.SIGTERM, None)])

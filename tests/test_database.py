@@ -2,8 +2,9 @@
 
 import pytest
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 
-from search import database, study
+from search import database, study, trialstore
 from search.errors import ConfigError
 from search.storageurl import VARIABLE
 
@@ -71,3 +72,63 @@ def test_a_folder_comes_to_name_the_server_its_study_is_on(tmp_path, monkeypatch
 
 def test_what_a_stopped_process_holds_it_does_not_hold_for_ever(asked):
     assert "idle_in_transaction_session_timeout" in connect(asked)["options"]
+
+
+WRONG = 'FATAL:  password authentication failed for user "user"'
+AT = 'connection to server at "{}", port 5432 failed: '
+REFUSED = f"{AT.format('::1')}Connection refused\n\tIs the server running on that host?"
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """How often a server was asked that refuses so, when it was waited for, and what was said in the end."""
+    monkeypatch.setattr(trialstore, "PATIENCE_SECONDS", 0.05)
+
+    def opened(refusal, place=None):
+        asked = []
+
+        def refuse(*_, **__):
+            asked.append(1)
+            raise OperationalError("SELECT 1", {}, Exception(refusal))
+
+        monkeypatch.setattr(database, "RDBStorage", refuse)
+        with pytest.raises(database.StorageError, match="cannot be used") as refused:
+            database.connect(place or make_url(NAMED), create=False, patient=True)
+        return len(asked), str(refused.value)
+
+    return opened
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        f"connection failed: {REFUSED}",
+        f"connection failed: {AT.format('host')}FATAL:  sorry, too many clients already",
+        f"connection failed: {AT.format('host')}FATAL:  the database system is starting up",
+        f"connection failed: {REFUSED}\n{AT.format('127.0.0.1')}FATAL:  the database system is shutting down",
+        "connection timeout expired",
+    ],
+)
+def test_a_server_that_is_away_is_waited_for_which_is_said_once(opened, capsys, refusal):
+    asked, said = opened(refusal)
+    assert asked > 1
+    assert refusal.splitlines()[0] in said
+    assert capsys.readouterr().err.count("waiting for it") == 1
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        f"connection failed: {AT.format('host')}{WRONG}",
+        f'connection failed: {AT.format("host")}FATAL:  database "study" does not exist',
+        f"connection failed: {REFUSED}\n{AT.format('127.0.0.1')}{WRONG}",
+        "failed to resolve host 'host': [Errno -2] Name or service not known",
+    ],
+)
+def test_what_time_does_not_mend_is_refused_at_once(opened, capsys, refusal):
+    assert opened(refusal)[0] == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_is_not_waited_for(opened, tmp_path):
+    assert opened("Connection refused", tmp_path / "study.db")[0] == 1

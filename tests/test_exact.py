@@ -148,8 +148,10 @@ def test_the_whole_study_is_written_without_a_run(table, tmp_path):
     assert "confidence" not in report.partition('<h2 id="method"')[0]
     resolved = configfile.read(folder / "config.yaml")
     assert resolved == plan.config
+    (folder / "environment.json").write_text("")  # as a power failure may leave it
     again = run_study(plan, folder, workers=1, device="cpu", resume=True, command=["test"], show=lambda _: None)
     assert verdict_values(again.findings) == verdict
+    assert json.loads((folder / "environment.json").read_text())["command"] == "test"
     with pytest.raises(ConfigError, match="looks accuracies up in planted and trains nothing"):
         _ = plan.data
 

@@ -31,6 +31,7 @@ def missing(file, test):
 @pytest.mark.parametrize(("fault", "tests"), [(row[0], row[2]) for row in ROWS])
 def test_what_happens_is_tested_as_the_page_says(fault, tests):
     assert fault
+    assert named(tests)
     assert not re.sub(r"`test_\w+\.py::test_\w+`", "", tests).strip(" ,|")
     assert [each for each in named(tests) if missing(*each)] == []
 

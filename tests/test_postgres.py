@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from postgres import PASSWORD
 
 from search import study
+from search.folder import is_running
 from search.storageurl import VARIABLE
 
 pytestmark = pytest.mark.integration
@@ -28,6 +30,7 @@ search: {trials: 24, seeds_per_trial: 2}
 confirm: {looks: [4, 8], challengers: 2}
 compute: {lease_seconds: 3, workers: 2}
 """
+BRIEF = CONFIG.replace("24", "2").replace("[4, 8]", "[4]").replace("0.2", "0.01")
 SECRETS = (PASSWORD, "p%40ss%2Fw%3Ard%25", "ss/w:rd")
 
 
@@ -110,8 +113,63 @@ def test_what_cannot_be_reached_is_one_message_without_the_password(postgres, ur
     assert "holds no study" in ended(start("worker", "another"), 5)
     postgres.stop()
     try:
-        for arguments in (("status", folder), ("run", tmp_path / "shared.yaml", "--out", folder, "--resume")):
-            assert "cannot be used" in ended(start(*arguments), 5)
+        for verb in ("status", "report"):
+            refused = ended(start(verb, folder), 5)
+            assert "cannot be used for a study" in refused
+            assert "waiting" not in refused
     finally:
         postgres.start()
     assert "8/8 trials" in ended(start("status", folder))
+
+
+def said_by(process: subprocess.Popen, told: str) -> str:
+    """What a process says until it says this."""
+    found = ""
+    while told not in found:
+        line = process.stderr.readline()
+        assert line, found
+        found += line
+    return found
+
+
+def test_what_launches_work_waits_for_a_server_that_is_away(postgres, url, tmp_path):
+    (tmp_path / "shared.yaml").write_text(BRIEF)
+    folder = tmp_path / "study"
+    postgres.stop()
+    try:
+        first = start("run", tmp_path / "shared.yaml", "--out", folder)
+        said = said_by(first, "waiting for it, 120 seconds at most")
+    finally:
+        postgres.start()
+    said += ended(first)
+    postgres.stop()
+    try:
+        others = [start("worker", study) for study in (folder, folder, "shared")]
+        told = [said_by(each, "waiting for it") for each in others]
+        assert not is_running(folder)  # none keeps the others out
+    finally:
+        postgres.start()
+    told = [said, *(before + ended(each) for before, each in zip(told, others, strict=True))]
+    assert [each.count("waiting for it") for each in told] == [1] * 4
+    assert all("Connection refused" in each for each in told)
+
+
+def test_what_launches_work_waits_for_a_connection(url, tmp_path):
+    import psycopg
+
+    (tmp_path / "shared.yaml").write_text(BRIEF)
+    folder = tmp_path / "study"
+    ended(start("run", tmp_path / "shared.yaml", "--out", folder))
+    taken = []
+    with suppress(psycopg.OperationalError):
+        while True:
+            taken.append(psycopg.connect(url.replace("+psycopg", "")))
+    try:
+        assert "too many clients" in ended(start("status", folder), 5)
+        worker = start("worker", folder)
+        said = said_by(worker, "waiting for it")
+    finally:
+        for each in taken:
+            each.close()
+    assert "too many clients" in said
+    ended(worker)
