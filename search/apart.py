@@ -6,12 +6,15 @@ study for days needs it for a few answers at the start.
 
 import importlib
 import multiprocessing
-import signal
+import subprocess
+import sys
+import traceback
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import ParamSpec, Protocol, Self, TypeVar
+from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
+from search.errors import FilterSearchError
 from search.lifeline import end_with_parent
 
 P = ParamSpec("P")
@@ -33,20 +36,66 @@ def here(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
 class Apart:
     """A process that imports torch while this one does other things, and makes calls for it; a context manager."""
 
-    def __init__(self) -> None:
-        self._process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent)
-
     def __enter__(self) -> Self:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which is this process's business alone
-        self._process.submit(importlib.import_module, "search.metering")
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._line, theirs = multiprocessing.Pipe()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "search.apart", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,  # Ctrl-C is this process's business
+            )
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.shutdown(cancel_futures=True)
+        self._process.kill()
+        self._process.wait()
+        self._line.close()
 
     def __call__(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """What the function returns or raises; it, its arguments and that must be such as can be pickled."""
-        return self._process.submit(function, *args, **kwargs).result()
+        """What the function returns or raises.
+
+        Args:
+            function: One that a module has; it runs where modules of the current folder cannot be imported unawares.
+            *args: Plain values and the package's own.
+            **kwargs: Likewise.
+
+        Raises:
+            FilterSearchError: The process ended before it had an answer.
+        """
+        try:
+            self._line.send((function, args, kwargs))
+            returned, answer = self._line.recv()
+        except (EOFError, ConnectionError):
+            msg = (
+                f"the process that calls {function.__name__} ended with status {self._process.wait()} before it was "
+                "done; free memory if that lacks, or mend a function of your own that it called, then try again"
+            )
+            raise FilterSearchError(msg) from None
+        if not returned:
+            raise answer
+        found: R = answer
+        return found
+
+
+def _serve(line: "Connection[Any, Any]") -> None:
+    """Make calls until nobody asks any more."""
+    importlib.import_module("search.metering")
+    while True:
+        try:
+            function, args, kwargs = line.recv()
+        except EOFError:
+            return
+        try:
+            answer = True, function(*args, **kwargs)
+        except Exception as error:  # whatever it is, it is for who asked
+            error.add_note("".join(traceback.format_exception(error)))
+            answer = False, error
+        line.send(answer)
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    _serve(Connection(int(sys.argv[1])))

@@ -156,11 +156,10 @@ def run(
     from search.device import count_workers, device_memory, device_name
 
     given = [f"search.trials={trials}"] * (trials is not None) + [f"compute.workers={workers}"] * (workers is not None)
-    settings = configfile.read(config, [*(overrides or ()), *given], device_memory)
-    where = out or folder.STUDIES / settings.name
-    folder.check_startable(where, resume)
-
     with Apart() as apart:
+        settings = configfile.read(config, [*(overrides or ()), *given], lambda name: apart(device_memory, name))
+        where = out or folder.STUDIES / settings.name
+        folder.check_startable(where, resume)
         from search import display
         from search.livedisplay import live
         from search.plan import make_plan
@@ -276,21 +275,24 @@ def confirm(
     Without options one more look follows, at twice as many runs.
     """
     from search import configfile, display
+    from search.apart import Apart
     from search.device import count_workers, device_memory
     from search.livedisplay import live
     from search.opening import open_study
     from search.plan import make_plan
     from search.run import explore
 
-    plan, _, where = open_study(study, allow_code=allow_code, patient=True)
-    asked = [f"confirm.margin={margin}"] * (margin is not None)
-    asked += [f"budgets={json.dumps(budgets)}"] * bool(budgets)
-    planned = plan.config.confirm.looks
-    more = looks or ("" if asked else ",".join(map(str, (*planned, 2 * planned[-1]))))
-    asked += [f"confirm.looks=[{more}]"] * bool(more)
-    terms = make_plan(configfile.override(plan.config, asked, device_memory))
+    with Apart() as apart:
+        plan, _, where = open_study(study, allow_code=allow_code, call=apart, patient=True)
+        asked = [f"confirm.margin={margin}"] * (margin is not None)
+        asked += [f"budgets={json.dumps(budgets)}"] * bool(budgets)
+        planned = plan.config.confirm.looks
+        more = looks or ("" if asked else ",".join(map(str, (*planned, 2 * planned[-1]))))
+        asked += [f"confirm.looks=[{more}]"] * bool(more)
+        terms = make_plan(configfile.override(plan.config, asked, lambda name: apart(device_memory, name)), apart)
+        processes = workers or apart(count_workers, plan.config.compute)
     with live(terms.config, quiet=as_json) as show:
-        standing = explore(plan, terms, where, workers=workers or count_workers(plan.config.compute), show=show)
+        standing = explore(plan, terms, where, workers=processes, show=show)
     if as_json:
         typer.echo((where / "verdict.json").read_text(), nl=False)
     else:

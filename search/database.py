@@ -32,8 +32,11 @@ _OPTIONS = "-c idle_in_transaction_session_timeout=30000"
 # Of why a connection could not be opened psycopg tells the text alone.
 _FAILED = re.compile(r" failed: (?:FATAL: +)?(?!connection to server)(.+)")
 _AWAY = re.compile(
-    "Connection refused|Connection reset|Connection timed out|connection timeout expired|No route to host|"
-    "server closed the connection|sorry, too many clients|too many connections for|remaining connection slots|"
+    "Connection (?:refused|reset|aborted|timed out)|timeout expired|No route to host|Network is unreachable|"
+    "Host is down|Cannot assign requested address|Address family not supported|Temporary failure in name resolution|"
+    "No such file or directory|"  # of a socket
+    "server closed the connection|could not receive data|SSL SYSCALL error|"
+    "sorry, too many clients|too many connections for|remaining connection slots|"
     "the database system is (?:starting up|shutting down|in recovery mode|not yet accepting connections)"
 )
 

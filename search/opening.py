@@ -18,12 +18,15 @@ from search.trust import PERMISSION, enter, kept_config, without_fetching
 from search.wellformed import load_kept
 
 
-def open_study(study: str, *, allow_code: bool, patient: bool = False) -> tuple[StudyPlan, Storage, Path]:
+def open_study(
+    study: str, *, allow_code: bool, call: Calls = here, patient: bool = False
+) -> tuple[StudyPlan, Storage, Path]:
     """A study's plan, storage and folder.
 
     Args:
         study: Its folder, or its name below `studies/`.
         allow_code: Import the code, and fetch the data, that its configuration names.
+        call: Who prices networks, which takes torch.
         patient: Wait for a server that is away, as what launches work does.
 
     Raises:
@@ -34,7 +37,7 @@ def open_study(study: str, *, allow_code: bool, patient: bool = False) -> tuple[
     where = enter(study)
     config = kept_config(where, allow_code=allow_code)
     storage = load_kept(where, config, patient=patient)
-    plan = plan_of(config, allow_code=allow_code)
+    plan = plan_of(config, allow_code=allow_code, call=call)
     check_same(plan, storage, where)
     return plan, storage, where
 

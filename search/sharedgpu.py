@@ -5,7 +5,9 @@ once, so that what its neighbours held counts for no candidate.
 """
 
 import fcntl
+import gc
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,11 +34,21 @@ class SharedGpu:
 
     @classmethod
     def of(cls, device: torch.device) -> Self | None:
-        """The device, for all processes of this user on this machine; None on the CPU."""
+        """The device, for all processes of this user that have the folder for temporary files in common.
+
+        None on the CPU, and where that folder keeps no locks, which is said.
+        """
         if device.type != "cuda":
             return None
         name = f"filter-search-{os.getuid()}-{torch.cuda.get_device_properties(device).uuid}.lock"
-        return cls(Path(tempfile.gettempdir()) / name)
+        path = Path(tempfile.gettempdir()) / name
+        try:
+            shared = cls(path)
+            with shared.beside_others():
+                return shared
+        except OSError as error:
+            sys.stderr.write(f"{path} keeps no locks ({error.strerror}): what shares this GPU must fit together\n")
+            return None
 
     @contextmanager
     def beside_others(self) -> Iterator[None]:
@@ -46,7 +58,7 @@ class SharedGpu:
         try:
             yield
         finally:
-            torch.cuda.empty_cache()  # torch would keep it for itself; does nothing before the GPU is used
+            _give_back()
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _ROOM)
 
     @contextmanager
@@ -56,7 +68,7 @@ class SharedGpu:
             try:
                 yield
             finally:
-                torch.cuda.empty_cache()
+                _give_back()
 
     @contextmanager
     def _locked(self, byte: int, kind: int) -> Iterator[None]:
@@ -65,3 +77,9 @@ class SharedGpu:
             yield
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, byte)
+
+
+def _give_back() -> None:
+    """Free what nothing refers to any more but itself, then what torch would keep for the next tensors."""
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing before the GPU is used

@@ -4,6 +4,7 @@ Torch and what hangs on it take seconds and some 400 MiB to import; the plan and
 share all of it. A template trains nothing, starts no thread and touches no GPU, so that what it forks is sound.
 """
 
+import gc
 import json
 import os
 import select
@@ -39,6 +40,8 @@ def fork_workers(folder: Path, supervisor: str, requests: socket.socket) -> None
     leash, hold = os.pipe()  # nobody else keeps `hold`, so the leash ends with this process
     fork = partial(_fork, leash, hold)
     job = _prepare(folder, supervisor, fork, stopping)
+    gc.collect()
+    gc.freeze()  # else collections in a worker would write to, and so copy, all that it shares
     workers: set[int] = set()
     told: set[int] = set()
     while workers or not stopping.asked:

@@ -11,6 +11,7 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -123,7 +124,8 @@ class TrainingEvaluator:
             return [run for half in halves for run in self(schedule, half, fidelity, score_on, on_epoch, keep_weights)]
         if self.gpu:
             with self.gpu.alone():
-                return train()
+                again = train()
+            return [replace(run, wall_seconds=run.wall_seconds + runs[0].wall_seconds) for run in again]
         return runs
 
     def _train_together(
@@ -173,8 +175,9 @@ class TrainingEvaluator:
     def step_seconds(self, schedule: FilterSchedule, replicas: int) -> float:
         """Seconds that a training step takes a replica, where so many train in one pass: the fastest of a few."""
         seeds = range(replicas)
-        module = self._module(schedule, seeds, Fidelity(_TIMED_EPOCHS), "validation", None).to(self._device)
-        with reproducible_kernels():
+        module = self._module(schedule, seeds, Fidelity(_TIMED_EPOCHS), "validation", None)
+        with self.gpu.alone() if self.gpu else nullcontext(), reproducible_kernels():
+            module.to(self._device)
             return module.fastest_step() / replicas
 
     def _train(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from search.apart import Apart, here
-from search.errors import ConfigError
+from search.errors import ConfigError, FilterSearchError
 from search.networkconfig import NetworkConfig
 from search.pricing import fit_cost_model
 from search.schedule import FilterSchedule
@@ -56,25 +56,63 @@ assert not {"torch", "pytorch_lightning", "plotly"} & set(sys.modules), "heavy i
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-c"])
-def test_it_ends_with_whoever_started_it(number):
-    code = """
-import os
-from time import sleep
-from search.apart import Apart
-
-with Apart() as apart:
-    print(apart(os.getpid), flush=True)
-    sleep(60)
-"""
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+def started(code, **options):
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
-    other = int(process.stdout.readline())
-    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-    _, said = process.communicate(timeout=30)
-    assert said.count("KeyboardInterrupt") == (number == signal.SIGINT)
-    deadline, trace = time.monotonic() + 30, Path(f"/proc/{other}")
+
+
+def ends(process_id):
+    """Whether a process has gone within half a minute."""
+    deadline, trace = time.monotonic() + 30, Path(f"/proc/{process_id}")
     while time.monotonic() < deadline and trace.exists():
         time.sleep(0.05)
-    assert not trace.exists()
+    return not trace.exists()
+
+
+BUSY = """
+import os, signal, sys, time
+from search.apart import Apart
+
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *_: sys.exit(130))  # as the command does
+with Apart() as apart:
+    print(apart(os.getpid), flush=True)
+    apart(time.sleep, 60)
+"""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_call_at_once(number, times):
+    process = started(BUSY, start_new_session=True)
+    other = int(process.stdout.readline())
+    for _ in range(times):
+        os.killpg(process.pid, number)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, "")
+    assert ends(other)
+
+
+def test_it_ends_with_whoever_started_it():
+    process = started(BUSY)
+    other = int(process.stdout.readline())
+    process.kill()
+    process.communicate()
+    assert ends(other)
+
+
+def test_a_function_that_ends_the_process_is_one_message():
+    with Apart() as apart, pytest.raises(FilterSearchError, match=r"calls _exit ended with status 3 before"):
+        apart(os._exit, 3)
+
+
+def test_modules_of_the_current_folder_are_not_imported(tmp_path):
+    trap = "from pathlib import Path; Path('sprung').touch(); raise SystemExit('sprung')"
+    for name in ("pickle", "socket", "token", "torch", "struct"):
+        (tmp_path / f"{name}.py").write_text(trap)
+    process = started(
+        "import os; from search.apart import Apart\nwith Apart() as apart: apart(os.getpid)", cwd=tmp_path
+    )
+    assert process.communicate() == ("", "")
+    assert not (tmp_path / "sprung").exists()

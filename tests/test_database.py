@@ -76,6 +76,7 @@ def test_what_a_stopped_process_holds_it_does_not_hold_for_ever(asked):
 
 WRONG = 'FATAL:  password authentication failed for user "user"'
 AT = 'connection to server at "{}", port 5432 failed: '
+SOCKET = 'connection to server on socket "/run/postgresql/.s.PGSQL.5432" failed: '
 REFUSED = f"{AT.format('::1')}Connection refused\n\tIs the server running on that host?"
 
 
@@ -107,6 +108,10 @@ def opened(monkeypatch):
         f"connection failed: {AT.format('host')}FATAL:  the database system is starting up",
         f"connection failed: {REFUSED}\n{AT.format('127.0.0.1')}FATAL:  the database system is shutting down",
         "connection timeout expired",
+        f"connection failed: {AT.format('::1')}Cannot assign requested address\n{REFUSED.replace('::1', '127.0.0.1')}",
+        f"connection failed: {SOCKET}No such file or directory\n\tIs the server running locally?",
+        f"connection failed: {AT.format('host')}SSL SYSCALL error: EOF detected",
+        "failed to resolve host 'host': [Errno -3] Temporary failure in name resolution",
     ],
 )
 def test_a_server_that_is_away_is_waited_for_which_is_said_once(opened, capsys, refusal):

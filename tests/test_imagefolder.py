@@ -448,12 +448,14 @@ def test_without_a_cache_folder_images_stay_in_memory(root, cache, monkeypatch, 
     assert write_file or not list(image_cache.folder().iterdir())
 
 
-def test_other_processes_decode_the_same(root, monkeypatch):
+def test_other_processes_decode_the_same(root, monkeypatch, tmp_path):
     alone, _ = load(root)
     spoil(root)
     monkeypatch.setattr(reading, "_FEWEST_FOR_PROCESSES", 2)
     monkeypatch.setattr(reading, "_CHUNK", 3)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    (tmp_path / "pickle.py").write_text("raise SystemExit")  # of the current folder nothing is imported
+    monkeypatch.chdir(tmp_path)
     data, _ = load(root, on_bad="skip")
     assert data.fingerprint == alone.fingerprint
 

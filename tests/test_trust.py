@@ -106,6 +106,17 @@ def test_files_of_the_current_folder_are_no_modules_of_the_dashboard(tmp_path, m
     assert marker.exists()
 
 
+def test_files_of_the_current_folder_are_no_modules_of_a_run(tmp_path):
+    marker = tmp_path / "sprung"
+    for name in ("json", "pickle", "socket", "token"):
+        (tmp_path / f"{name}.py").write_text(f"from pathlib import Path\nPath({str(marker)!r}).touch()\n")
+    config = Path(__file__).parent.parent / "configs" / "planted.yaml"
+    command = [sys.executable, "-P", "-m", "search", "run", str(config), "--trials", "8"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert not marker.exists()
+
+
 @pytest.mark.parametrize("values", [NETWORK, DATA])
 def test_from_python_it_is_allowed_by_name(trap, tmp_path, values):
     where = stranger(tmp_path / "s", **values)

@@ -180,14 +180,28 @@ def _executor(reader: ImageReader) -> Iterator[ProcessPoolExecutor | None]:
         return
     # Spawned: what is forked beside the threads of torch may hang.
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(cores, context, _prepare, (reader,))
+    with _safe_path(), ProcessPoolExecutor(cores, context, _prepare, (reader,)) as executor:
+        try:
+            yield executor
+        except BrokenProcessPool:
+            msg = "a process that decodes images died, perhaps for want of memory; free some, then try again"
+            raise DataError(msg) from None
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Python processes that start in here import nothing from the current folder, which may be a stranger's."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
     try:
-        yield executor
-    except BrokenProcessPool:
-        msg = "a process that decodes images died, perhaps for want of memory; free some, then try again"
-        raise DataError(msg) from None
+        yield
     finally:
-        executor.shutdown(cancel_futures=True)
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _mapped(

@@ -111,9 +111,6 @@ def crash_server(fleet: Fleet, at: Ground, rng: np.random.Generator) -> bool:
 def _restart_server(fleet: Fleet, at: Ground, rng: np.random.Generator, mode: str) -> bool:
     if at.server is None:
         return False
-    for each in fleet.all:
-        if not each.workers():  # one that has not begun asks once, and says that it cannot be reached
-            each.may_end_with.add(5)
     fleet.held = True
     at.server.stop(mode)
     try:
