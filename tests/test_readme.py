@@ -145,3 +145,5 @@ def test_how_fast_it_is_is_what_the_benchmark_measured():
     said = re.findall(r"^\| (\d\S+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", section, re.M)
     assert said == [(images, *(f"{float(each):.1f}" for each in (b, c, a))) for images, a, b, c in rows]
     assert len(said) == 3
+    memory = float(re.search(r"^\| d +\| \d+ +\| ([\d.]+) ", measured, re.M)[1])
+    assert f"take {memory:.1f} times the memory of that loop" in section
