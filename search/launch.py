@@ -24,7 +24,7 @@ from typing import IO, Self
 from optuna.trial import TrialState
 
 from search.config import StudyConfig
-from search.errors import FilterSearchError
+from search.errors import FilterSearchError, StorageError
 from search.lifeline import AFTER_FAILURE, MESSAGE, Event
 from search.study import PURPOSES, Storage, supervisor_of
 
@@ -124,6 +124,7 @@ class LocalWorkers:
 
         Raises:
             FilterSearchError: Workers keep dying before they claim anything; with what they said last.
+            StorageError: Likewise, because the storage refuses, as a full disk does.
         """
         if not self._workers:
             self._workers = [self._start(storage.supervisor) for _ in range(self._count)]
@@ -145,7 +146,8 @@ class LocalWorkers:
         self._deaths_at_start = 0 if worked else self._deaths_at_start + 1
         if self._deaths_at_start >= _MOST_DEATHS_AT_START:
             msg = f"workers end before they start any work; the last one said:\n{detail}"
-            raise FilterSearchError(msg)
+            refused = self._workers[slot].status == StorageError.exit_code
+            raise StorageError(msg) if refused else FilterSearchError(msg)
         for slot in ended:
             self._workers[slot] = self._start(storage.supervisor)
 

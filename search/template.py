@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from search.errors import FilterSearchError
 from search.lifeline import MESSAGE, Event, Stopping, end_with, end_with_parent
 
 _LOOK_SECONDS = 0.1  # how often it asks whether a worker has ended
@@ -67,7 +68,7 @@ def fork_workers(folder: Path, supervisor: str, requests: socket.socket) -> None
 
 def _prepare(folder: Path, supervisor: str, fork: Callable[[_Job, int], int], stopping: Stopping) -> _Job:
     """What each worker is to do, with all that may be shared loaded and measured."""
-    from search import configfile, fusing  # only now, when the end of the coordinator would be noticed
+    from search import configfile, database, fusing  # only now, when the end of the coordinator would be noticed
     from search.plan import make_plan
     from search.worker import measure, open_study, work
 
@@ -77,9 +78,10 @@ def _prepare(folder: Path, supervisor: str, fork: Callable[[_Job, int], int], st
         return lambda stopping: work(make_plan(config), folder, supervisor, stopping)
     plan = make_plan(config)
     if not _succeeds(fork(lambda _: measure(plan, folder), sys.stderr.fileno()), stopping):
-        storage = open_study(plan, folder)
-        fusing.decline(storage)
-        storage.disconnect()
+        with database.guarded(folder):
+            storage = open_study(plan, folder)
+            fusing.decline(storage)
+            storage.disconnect()
     return partial(work, plan, folder, supervisor)
 
 
@@ -114,8 +116,8 @@ def _fork(leash: int, hold: int, job: _Job, log: int) -> int:
             status = 0
         except SystemExit as ended:
             status = int(ended.code or 0)
-        except BaseException:  # nothing may unwind into the template's own loop
-            traceback.print_exc()
+        except BaseException as error:  # nothing may unwind into the template's own loop
+            status = _say(error)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -124,6 +126,18 @@ def _fork(leash: int, hold: int, job: _Job, log: int) -> int:
     return child
 
 
+def _say(error: BaseException) -> int:
+    """Say what ends a process, for the coordinator's message; its exit status."""
+    if isinstance(error, FilterSearchError):
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    traceback.print_exception(error)
+    return 1
+
+
 if __name__ == "__main__":
     end_with_parent()
-    fork_workers(Path(sys.argv[1]), sys.argv[2], socket.socket(fileno=int(sys.argv[3])))
+    try:
+        fork_workers(Path(sys.argv[1]), sys.argv[2], socket.socket(fileno=int(sys.argv[3])))
+    except FilterSearchError as error:
+        sys.exit(_say(error))

@@ -16,7 +16,7 @@ import optuna
 import torch
 from optuna.trial import Trial, TrialState
 
-from search import fusing
+from search import database, fusing
 from search.cost import Budget, Costs
 from search.device import choose_device, device_name
 from search.evaluate import Evaluate, Failed, FailureReason, Fidelity, Run, Scored
@@ -74,19 +74,24 @@ def measure(plan: StudyPlan, folder: Path) -> None:
 
 
 def work(plan: StudyPlan, folder: Path, supervisor: str, stopping: Stopping) -> None:
-    """Carry out the jobs of the study in `folder`, and wait for more, until asked to stop; with one thread."""
+    """Carry out the jobs of the study in `folder`, and wait for more, until asked to stop; with one thread.
+
+    Raises:
+        StorageError: The storage refuses, as a full disk does.
+    """
     torch.set_num_threads(1)
-    storage = open_study(plan, folder, supervisor)
-    evaluate = make_evaluator(plan, storage)
-    here = note(storage, Machine.here(device_name(plan.config.compute.device)))
-    while not stopping.asked:
-        carried_out = carry_out_next(plan, evaluate, storage, here)
-        if carried_out is CarriedOut.FAILED:
-            # A broken GPU context fails at everything that follows; and others are to try the job first.
-            time.sleep(_AFTER_FAILURE_SECONDS)
-            sys.exit(AFTER_FAILURE)
-        if not carried_out:
-            time.sleep(_IDLE_SECONDS)
+    with database.guarded(folder):
+        storage = open_study(plan, folder, supervisor)
+        evaluate = make_evaluator(plan, storage)
+        here = note(storage, Machine.here(device_name(plan.config.compute.device)))
+        while not stopping.asked:
+            carried_out = carry_out_next(plan, evaluate, storage, here)
+            if carried_out is CarriedOut.FAILED:
+                # A broken GPU context fails at everything that follows; and others are to try the job first.
+                time.sleep(_AFTER_FAILURE_SECONDS)
+                sys.exit(AFTER_FAILURE)
+            if not carried_out:
+                time.sleep(_IDLE_SECONDS)
 
 
 def carry_out_next(plan: StudyPlan, evaluate: Evaluate, storage: Storage, machine: str | None = None) -> CarriedOut:

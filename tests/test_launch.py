@@ -1,5 +1,6 @@
 """Local workers: what a dead one was doing goes back to the queue."""
 
+import io
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from optuna.trial import TrialState
 from search import launch, queues, study
 from search.config import StudyConfig
 from search.cost import Budget
+from search.errors import FilterSearchError, StorageError
 from search.launch import POLL_SECONDS, JobWatch, LocalWorkers, Pace
 from search.schedule import FilterSchedule
 
@@ -48,6 +50,19 @@ def test_a_job_of_any_purpose_returns_to_the_queue_when_its_worker_dies(tmp_path
     assert job.state is TrialState.WAITING
     assert job.user_attrs["detail"].splitlines()[0] == said
     workers.wait()
+
+
+@pytest.mark.parametrize(("status", "error"), [(1, FilterSearchError), (5, StorageError)])
+def test_what_ends_every_worker_at_its_start_is_one_message(tmp_path, monkeypatch, status, error):
+    storage = study.create(tmp_path, StudyConfig(), ("maximize",), "data")
+    workers = LocalWorkers(tmp_path, StudyConfig(), 2, 0)
+    monkeypatch.setattr(workers, "_start", lambda _: launch._Worker(io.BytesIO(b"no room"), None, status))
+    workers.tend(storage)
+    workers.tend(storage)
+    message = rf"before they start any work(?s:.*)ended with exit status {status}\nno room$"
+    with pytest.raises(FilterSearchError, match=message) as met:
+        workers.tend(storage)
+    assert type(met.value) is error
 
 
 def test_looking_takes_little_of_a_core_however_long_it_takes(monkeypatch):
