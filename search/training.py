@@ -141,7 +141,8 @@ class TrainingEvaluator:
         started = time.perf_counter()
         memory = MemoryMeter.start(self._device)
         try:
-            module = self._train(schedule, seeds, fidelity, score_on, on_epoch)
+            module = self._module(schedule, seeds, fidelity, score_on, on_epoch)
+            self._fit(module, fidelity.epochs, self._device)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -179,18 +180,6 @@ class TrainingEvaluator:
         with self.gpu.alone() if self.gpu else nullcontext(), reproducible_kernels():
             module.to(self._device)
             return module.fastest_step() / replicas
-
-    def _train(
-        self,
-        schedule: FilterSchedule,
-        seeds: Sequence[int],
-        fidelity: Fidelity,
-        score_on: Split,
-        on_epoch: OnEpoch | None,
-    ) -> ReplicaTraining:
-        module = self._module(schedule, seeds, fidelity, score_on, on_epoch)
-        self._fit(module, fidelity.epochs, self._device)
-        return module
 
     def _module(
         self,
