@@ -1,7 +1,7 @@
 """Labelled images in memory: what every source gives and everything else takes.
 
-Owns the value, its fingerprint and the normalisation. Where images come from is the business of `sources`, who may see
-which of them that of `splits`. Knows nothing of torch or networks.
+Owns the value, its fingerprint, the normalisation and what augmentation it bears. Where images come from is the
+business of `sources`, who may see which of them that of `splits`. Knows nothing of torch or networks.
 """
 
 import hashlib

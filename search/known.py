@@ -11,10 +11,10 @@ from search.apart import Calls
 from search.config import StudyConfig
 from search.cost import COST_NAMES, CostModel
 from search.errors import ConfigError
-from search.pricing import fit_cost_model
+from search.pricing import price_space
 from search.space import LARGEST_ENUMERATION, Space
 from search.table import Columns, Noise, Surface, Table, TableCosts, TableEvaluator
-from search.tableconfig import ImagesConfig, TableConfig
+from search.tableconfig import TableConfig
 from search.tablefile import read_table
 
 
@@ -32,7 +32,9 @@ def open_table(config: StudyConfig, table: TableConfig, space: Space, call: Call
             or the space is too large to be looked at whole.
         DataError: The file cannot be read, or is no table.
     """
-    family = None if table.images is None else _family(config, table.images, space, call)
+    images, family = table.images, None
+    if images is not None:
+        family = call(price_space, config.network, images.shape, images.classes, images.batch_size, space)
     truth: Table | Surface
     if table.path is not None:
         truth = read_table(Path(table.path), table.columns, table.percent)
@@ -53,20 +55,6 @@ def open_table(config: StudyConfig, table: TableConfig, space: Space, call: Call
         )
         raise ConfigError(msg)
     return TableEvaluator(truth, _draw(config, table), table.seconds_per_run), cost_model
-
-
-def _family(config: StudyConfig, images: ImagesConfig, space: Space, call: Calls) -> CostModel:
-    return call(
-        fit_cost_model,
-        config.network,
-        images.shape,
-        images.classes,
-        images.batch_size,
-        space.multiple,
-        space.stages,
-        space.size,
-        tuple((r.low, r.high) for r in space.ranges),
-    )
 
 
 def _draw(config: StudyConfig, table: TableConfig) -> Noise | Columns:

@@ -17,7 +17,7 @@ from search.data import ImageData, check_augment
 from search.errors import ConfigError
 from search.known import open_table
 from search.objective import Objective
-from search.pricing import fit_cost_model
+from search.pricing import price_space
 from search.queues import Proposal
 from search.rules import Fit, Rule, fit
 from search.schedule import FilterSchedule
@@ -158,17 +158,8 @@ def _open_data(config: StudyConfig, space: Space, call: Calls) -> tuple[ImageDat
     data = load(config.data)
     check_augment(config.training.augment, data)
     training = Splits(data, config.data).train_validation(0, config.training.share).training
-    return data, call(
-        fit_cost_model,
-        config.network,
-        data.image_shape,
-        data.classes,
-        config.training.batch_of(len(training)),
-        multiple=space.multiple,
-        stages=space.stages,
-        size=space.size,
-        ranges=tuple((r.low, r.high) for r in space.ranges),
-    )
+    batch_size = config.training.batch_of(len(training))
+    return data, call(price_space, config.network, data.image_shape, data.classes, batch_size, space)
 
 
 def _check_judged(rule: Rule, budget: Budget, fitted: Fit | None, space: Space, cost_model: CostModel) -> Fit:

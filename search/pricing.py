@@ -17,6 +17,7 @@ from search.networkconfig import NetworkConfig
 from search.networks import check_multiple, largest_tensor
 from search.polynomials import FittedCostModel, Measured, Ranges, fit_polynomials
 from search.schedule import FilterSchedule
+from search.space import Space
 
 _LARGEST_VERIFIED = 2**48
 """Numbers a tensor may hold where polynomials are verified, so that bytes of a dozen stages add up in 64 bits."""
@@ -153,6 +154,14 @@ def fit_cost_model(
         f"each of the {size:,} schedules would have to be built for its price; {remedy}"
     )
     raise ConfigError(msg)
+
+
+def price_space(
+    network: NetworkConfig, image_shape: tuple[int, int, int], classes: int, batch_size: int, space: Space
+) -> CostModel:
+    """The family's cost model for what may be sampled; see `fit_cost_model`."""
+    ranges = tuple((stage.low, stage.high) for stage in space.ranges)
+    return fit_cost_model(network, image_shape, classes, batch_size, space.multiple, space.stages, space.size, ranges)
 
 
 def _refuse_unused(network: NetworkConfig, model: CostModel, space: Ranges) -> None:
